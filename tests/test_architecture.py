@@ -1,0 +1,129 @@
+"""The import directions, sizes and front door that the design asks for, checked over the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tensorscope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(path for name in ("tensorscope", "reference_models", "tui") for path in (ROOT / name).rglob("*.py"))
+LONGEST_FILE = 400  # lines
+
+# Part of tensorscope → the parts that it may import. What is not listed may be imported by nobody.
+ALLOWED = {
+    "errors": set(),
+    "dims": {"errors"},
+    "contracts": {"errors", "dims"},
+    "events": {"errors", "dims"},
+    "graphs": {"errors", "dims", "events"},
+    "run": {"errors", "dims", "events", "graphs"},
+    "diagnosis": {"errors", "dims", "events", "graphs", "run"},
+    "plots": {"errors", "dims", "events", "graphs", "run"},
+    "live": {"errors", "dims", "contracts", "events", "graphs", "run", "diagnosis"},
+}
+WITHOUT_TORCH = [part for part in ALLOWED if part != "live"]
+
+
+def imports(source: str) -> Iterator[tuple[str, bool]]:
+    """Every module that a source imports, and whether it does so when it is imported itself."""
+
+    def walk(node: ast.AST, at_import: bool) -> Iterator[tuple[str, bool]]:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, at_import) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or "", at_import
+        lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, at_import and not lazy and not typing)
+
+    return walk(ast.parse(source), True)
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1] if module.startswith("tensorscope.") else ""
+
+
+def of_package(name: str) -> list[Path]:
+    return [path for path in SOURCES if path.is_relative_to(ROOT / name)]
+
+
+@pytest.mark.parametrize("path", of_package("tensorscope"), ids=str)
+def test_the_library_imports_only_downwards(path: Path) -> None:
+    part = path.relative_to(ROOT / "tensorscope").parts[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    for module, _ in imports(path.read_text()):
+        assert module.split(".")[0] not in {"tui", "reference_models"}, f"{path} imports {module}"
+        if other := part_of(module):
+            assert other == part or other in ALLOWED[part], f"{path} imports {module}"
+        if part in WITHOUT_TORCH:
+            assert module.split(".")[0] != "torch", f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", of_package("tui"), ids=str)
+def test_the_terminal_reaches_torch_only_inside_a_command(path: Path) -> None:
+    for module, at_import in imports(path.read_text()):
+        needs_torch = module.split(".")[0] in {"torch", "reference_models"} or part_of(module) == "live"
+        assert not (needs_torch and at_import), f"{path} imports {module} at start"
+
+
+@pytest.mark.parametrize("path", of_package("reference_models"), ids=str)
+def test_the_reference_models_know_the_shape_decorator_alone(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tensorscope"):
+            assert node.module == "tensorscope"
+            assert [alias.name for alias in node.names] == ["shapes"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_no_file_is_a_giant(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
+
+
+def test_a_forbidden_import_would_be_seen() -> None:
+    assert ("torch", True) in imports("import torch")
+    assert ("torch", False) in imports("def f():\n    import torch")
+    assert ("torch", False) in imports("if TYPE_CHECKING:\n    import torch")
+
+
+def loaded_by(code: str) -> str:
+    run = [sys.executable, "-c", f"{code}\nimport sys; print(' '.join(sys.modules))"]
+    return subprocess.run(run, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+def test_importing_the_package_loads_neither_torch_nor_numpy() -> None:
+    modules = loaded_by("import tensorscope, tui.cli").split()
+    assert "torch" not in modules
+    assert "numpy" not in modules
+
+
+def test_reading_and_diagnosing_a_run_loads_no_torch() -> None:
+    code = "from tensorscope import open_run, diagnose; import tensorscope.plots.figures, tensorscope.graphs.render"
+    assert "torch" not in loaded_by(code).split()
+
+
+def test_the_check_above_can_fail() -> None:
+    assert "torch" in loaded_by("from tensorscope import trace").split()
+
+
+def test_every_public_name_has_its_one_home() -> None:
+    for name, home in tensorscope._HOMES.items():
+        assert getattr(tensorscope, name).__module__ == f"tensorscope.{home}"
+        assert not (ROOT / "tensorscope" / name).exists(), "no public name may equal a module's name"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        tensorscope.no_such_name  # noqa: B018
