@@ -1,0 +1,97 @@
+"""Hand-made run files, for tests that need a run and no training."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tensorscope.events import Kind, ModuleInfo, Shape, Site
+from tensorscope.run import schema
+from tensorscope.run.writer import Writer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LAYERS = ("conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "flatten", "fc1", "relu3", "fc2")
+TYPES = ("Conv2d", "ReLU", "MaxPool2d", "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear", "ReLU", "Linear")
+
+
+def made_meta(**changes: object) -> dict[str, object]:
+    """What a trace writes about itself at the start, without anything that differs between machines."""
+    return {
+        "model": "SimpleCNN",
+        "status": "running",
+        "created": 1_700_000_000.0,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "every": 1,
+        "rank": 0,
+        "world_size": 1,
+    } | changes
+
+
+def stats_row(rng: np.random.Generator, scale: float, *, zero: float = 0.0, nonfinite: int = 0) -> list[float]:
+    """A plausible row of `events.STORED`."""
+    noise = 1 + 0.1 * float(rng.standard_normal())
+    std = scale * noise
+    return [1024, 0.1 * std, std, -3 * std, 3 * std, zero, nonfinite, math.nan]
+
+
+def make_run(
+    folder: Path,
+    *,
+    steps: int = 60,
+    layers: tuple[str, ...] = LAYERS,
+    nan_from: int | None = None,
+    status: str = "finished",
+) -> Path:
+    """Write a run of a small CNN: falling loss, shrinking gradients, histograms; the same bits every time.
+
+    Args:
+        folder: where to write it.
+        steps: how many steps.
+        layers: module paths.
+        nan_from: first step at which `fc1` holds NaN.
+        status: how the run ended; `running` leaves it open to look as if it were live.
+    """
+    rng = np.random.default_rng(0)
+    writer = Writer(folder, made_meta())
+    types = dict(zip(LAYERS, TYPES, strict=True))
+    writer.modules(
+        [ModuleInfo("", "SimpleCNN", 0, 0)]
+        + [
+            ModuleInfo(path, types.get(path, "Linear"), 320 if path.startswith(("conv", "fc")) else 0, 0)
+            for path in layers
+        ]
+    )
+    sites = [Site("", Kind.INPUT), *(Site(path) for path in layers)]
+    sites += [Site(path).grad for path in layers]
+    weights = [Site(f"{path}.weight", Kind.PARAMETER) for path in layers if path.startswith(("conv", "fc"))]
+    sites += weights + [weight.grad for weight in weights]
+    numbers = [writer.site(site) for site in sites]
+    for number in numbers:
+        writer.shape(number, Shape(0, (64, 32, 26, 26), ("batch", "channels", "height", "width"), "float32", "cpu"))
+    for step in range(steps):
+        rows = []
+        for depth, site in enumerate(sites):
+            bad = (
+                3 if nan_from is not None and step >= nan_from and site.path.startswith(("fc1", "relu3", "fc2")) else 0
+            )
+            scale = 10 ** (-1 - 0.2 * (depth % len(layers))) if site.gradient else 1.0
+            rows.append(stats_row(rng, scale, zero=0.6 if "relu" in site else 0.0, nonfinite=bad))
+        values = np.array(rows)
+        writer.frame(schema.STATS, step, tuple(numbers), lambda values=values: values)
+        if step % 10 == 0:
+            bell = np.exp(-0.5 * np.linspace(-3, 3, schema.BINS) ** 2) * 100 * (1 + step / 100)
+            counts = np.array([[-3.0, 3.0, *bell.round()]] * len(sites))
+            writer.frame(schema.HISTOGRAMS, step, tuple(numbers), lambda counts=counts: counts)
+        loss = np.array([2.3 * math.exp(-step / 25) + 0.05 * rng.random(), min(0.97, 0.1 + step / 50)])
+        if nan_from is not None and step >= nan_from:
+            loss[0] = math.nan
+        writer.frame(schema.SCALARS, step, ("loss", "accuracy"), lambda loss=loss: loss)
+    writer.close(**({} if status == "running" else {"status": status}))
+    return folder
