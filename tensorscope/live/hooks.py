@@ -1,0 +1,166 @@
+"""Hears what happens to one model: passes, module outputs, optimizers that step.
+
+The hooks are torch's global ones, filtered by identity, so that nothing is stored on the model: it pickles, copies and
+compares as before, and a copy of it is not heard.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.nn.modules import module as nn_module
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+
+
+class Listener(Protocol):
+    """What is told."""
+
+    measuring: bool
+
+    def pass_begins(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        """A pass through the model, or through a part of it on its own, begins."""
+
+    def returned(self, path: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        """A module has returned, or raised: then the output is None; only told while `measuring`."""
+
+    def recomputed(self, path: str, output: Any) -> None:
+        """A module has returned during backward, because its activations were checkpointed."""
+
+    def pass_ends(self) -> None:
+        """The outermost module has returned."""
+
+    def optimizer_steps(self, optimizer: Optimizer) -> None:
+        """An optimizer of this model is about to step: its gradients are final."""
+
+    def optimizer_stepped(self, optimizer: Optimizer) -> None:
+        """It has stepped."""
+
+    def failed(self, error: Exception) -> None:
+        """One of the others raised."""
+
+
+class ModelHooks:
+    """Global hooks that tell a listener about one model.
+
+    Args:
+        model: the model.
+        listener: is told; what it raises goes to its `failed` and nowhere else.
+    """
+
+    def __init__(self, model: nn.Module, listener: Listener) -> None:
+        self._model = model
+        self._listener = listener
+        self._paths: dict[int, str] = {}
+        self._parameters: set[int] = set()
+        self._owns: WeakKeyDictionary[Optimizer, tuple[int, bool]] = WeakKeyDictionary()
+        self._depth = 0
+        self._outdated = True
+        guard = functools.partial(guarded, listener)
+        self._handles = [
+            nn_module.register_module_forward_pre_hook(guard(self._before)),
+            nn_module.register_module_forward_hook(guard(self._after), with_kwargs=True, always_call=True),
+            register_optimizer_step_pre_hook(guard(self._before_step)),
+            register_optimizer_step_post_hook(guard(self._after_step)),
+        ]
+        self._look()
+
+    def remove(self) -> None:
+        """Stop listening."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def has_optimizer(self) -> bool:
+        """Whether some optimizer that exists now owns a parameter of the model."""
+        # `type`, since isinstance would wake objects that answer for their class themselves.
+        return any(issubclass(type(thing), Optimizer) and self._belongs(thing) for thing in gc.get_objects())
+
+    def _look(self) -> None:
+        self._paths = {id(module): path for path, module in self._model.named_modules()}
+        self._parameters = {id(parameter) for parameter in self._model.parameters()}
+        self._owns.clear()
+        self._outdated = False
+
+    def _before(self, module: nn.Module, args: Any) -> None:
+        if id(module) not in self._paths:
+            self._outdated |= self._depth > 0  # a stranger within a pass: the model may have got a new part
+            return
+        if _in_backward():
+            return
+        if module is self._model:
+            self._depth = 0  # an earlier pass that raised may not have ended
+        if self._depth == 0:
+            if self._outdated:
+                self._look()
+            self._listener.pass_begins(module, args, _keywords(sys._getframe()))
+        self._depth += 1
+
+    def _after(self, module: nn.Module, args: Any, *rest: Any) -> None:
+        """Rest: the keyword arguments, which torch leaves out if the forward raised, and the output."""
+        path = self._paths.get(id(module))
+        if path is None:
+            return
+        kwargs, output = rest if len(rest) == 2 else ({}, None)
+        if _in_backward():
+            if self._listener.measuring:
+                self._listener.recomputed(path, output)
+            return
+        if self._listener.measuring:
+            self._listener.returned(path, module, args, kwargs, output)
+        self._depth = max(0, self._depth - 1)
+        if self._depth == 0:
+            self._listener.pass_ends()
+
+    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if self._belongs(optimizer):
+            self._listener.optimizer_steps(optimizer)
+
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if self._belongs(optimizer):
+            self._depth = 0
+            self._listener.optimizer_stepped(optimizer)
+
+    def _belongs(self, optimizer: Optimizer) -> bool:
+        groups = len(optimizer.param_groups)
+        seen = self._owns.get(optimizer)
+        if seen is None or seen[0] != groups:
+            owned = any(id(p) in self._parameters for group in optimizer.param_groups for p in group["params"])
+            seen = self._owns[optimizer] = (groups, owned)
+        return seen[1]
+
+
+def guarded(listener: Listener, hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook that never raises and never returns anything, since a value would replace the module's output."""
+
+    @functools.wraps(hook)
+    def safe(*args: Any) -> None:
+        try:
+            hook(*args)
+        except Exception as error:  # noqa: BLE001  (the one place where a failure to measure becomes an event)
+            listener.failed(error)
+
+    return safe
+
+
+def _keywords(frame: FrameType | None) -> Mapping[str, Any]:
+    """The keyword arguments of the module call under way, which torch's global pre-hooks are not told."""
+    while frame is not None and frame.f_code.co_name != "_call_impl":
+        frame = frame.f_back
+    found = frame.f_locals.get("kwargs") if frame is not None else None
+    return found if isinstance(found, dict) else {}
+
+
+def _in_backward() -> bool:
+    """Whether autograd is running backward: then a forward is the recomputation of a checkpoint."""
+    return torch._C._current_graph_task_id() != -1
