@@ -41,8 +41,7 @@ def gradients(run: Run) -> Figure:
     axis = figure.subplots()
     with np.errstate(divide="ignore"):
         magnitude = np.ma.masked_invalid(np.log10(rms))
-    colours = colormaps["viridis"].copy()
-    colours.set_bad("#dddddd")
+    colours = colormaps["viridis"].with_extremes(bad="#dddddd")
     image = axis.pcolormesh(_edges(steps), np.arange(len(sites) + 1), magnitude, cmap=colours)
     rows, places = np.nonzero(np.isinf(rms))
     marks = axis.plot(_centres(steps)[places], rows + 0.5, "x", color=NOT_FINITE, ms=4, label="NaN or Inf")

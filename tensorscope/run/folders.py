@@ -15,6 +15,7 @@ from tensorscope.run import schema
 from tensorscope.run.database import Database
 
 SILENCE_SECONDS = 15.0  # a writer on another machine that has been silent this long counts as dead
+CLOCK_SECONDS = 10.0  # how far the clock may have been set while the run was written
 SUSPENDED_SECONDS = 600.0  # likewise one here whose process still exists: it may be suspended
 
 
@@ -84,10 +85,21 @@ def is_alive(meta: dict[str, Any], last_seen: float) -> bool:
     silence = time.time() - last_seen
     if meta.get("host") != socket.gethostname():
         return silence < SILENCE_SECONDS
+    return silence < SUSPENDED_SECONDS and _runs(int(meta.get("pid", 0)), float(meta.get("created", last_seen)))
+
+
+def _runs(pid: int, created: float) -> bool:
+    """Whether a process of this machine exists, has not ended, and is not a later one with the same number."""
     try:
-        os.kill(int(meta.get("pid", 0)), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return silence < SUSPENDED_SECONDS
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = re.search(r"btime (\d+)", Path("/proc/stat").read_text())
+    except OSError:
+        return True  # not Linux: nothing more to be had
+    began = int(fields[18]) / os.sysconf("SC_CLK_TCK") + (int(boot[1]) if boot else 0)
+    return state not in "ZX" and began < created + CLOCK_SECONDS
