@@ -79,6 +79,7 @@ class ModelHooks:
         """Stop listening."""
         for handle in self._handles:
             handle.remove()
+            nn_module._global_forward_hooks_with_kwargs.pop(handle.id, None)  # which torch forgets
         self._handles = []
 
     def has_optimizer(self) -> bool:

@@ -1,0 +1,1 @@
+"""The computation graph: its data, its folding, its drawing; no torch here."""
