@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -168,8 +169,7 @@ class Writer:
             try:
                 while self._transaction(db):
                     pass
-                # A closed run is one file, readable from a folder that allows no writing.
-                db.execute("PRAGMA journal_mode=DELETE").fetchall()
+                _become_one_file(db)
             finally:
                 db.close()
         except (sqlite3.Error, OSError, RuntimeError, ValueError) as error:
@@ -224,6 +224,13 @@ def _connect(path: Path, *, new: bool = False) -> sqlite3.Connection:
     db.execute("PRAGMA journal_mode=WAL").fetchall()
     db.execute("PRAGMA synchronous=NORMAL")
     return db
+
+
+def _become_one_file(db: sqlite3.Connection) -> None:
+    """Fold the log into the file, which can then be read where nothing may be written; impossible while others read."""
+    db.execute("PRAGMA busy_timeout=200")
+    with suppress(sqlite3.OperationalError):
+        db.execute("PRAGMA journal_mode=DELETE").fetchall()
 
 
 def _one(db: sqlite3.Connection, sql: str, row: Sequence[Any]) -> None:
