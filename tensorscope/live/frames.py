@@ -93,26 +93,29 @@ def _zero_fraction(row: npt.NDArray[np.float64], sampled: float | None) -> float
 
 
 def _fetcher(values: list[Any], width: int) -> Callable[[], Rows]:
-    """Rows of numbers, some of them still on a device: one transfer for all of those, by a later call."""
-    waiting = [place for place, value in enumerate(values) if isinstance(value, torch.Tensor)]
-    stacked = torch.stack([values[place].reshape(-1).double() for place in waiting]) if waiting else None
-    wait = _event(stacked)
+    """Rows of numbers, some of them still on devices: one transfer a device for all of those, by a later call."""
+    waiting: dict[torch.device, list[int]] = {}
+    for place, value in enumerate(values):
+        if isinstance(value, torch.Tensor):
+            waiting.setdefault(value.device, []).append(place)
+    stacks = [torch.stack([values[place].reshape(-1) for place in places]) for places in waiting.values()]
+    wait = _waiting(stacks)
 
     def fetch() -> Rows:
         rows = np.full((len(values), width), np.nan)
         for place, value in enumerate(values):
             if not isinstance(value, torch.Tensor):
                 rows[place] = value
-        if stacked is not None:
-            wait()
-            rows[waiting] = stacked.cpu().numpy()
+        wait()
+        for places, stack in zip(waiting.values(), stacks, strict=True):
+            rows[places] = stack.cpu().numpy()
         return rows
 
     return fetch
 
 
 def _waiter(tensors: list[torch.Tensor]) -> Callable[[], list[npt.NDArray[np.float32]]]:
-    wait = _event(tensors[0] if tensors else None)
+    wait = _waiting(tensors)
 
     def fetch() -> list[npt.NDArray[np.float32]]:
         wait()
@@ -121,13 +124,13 @@ def _waiter(tensors: list[torch.Tensor]) -> Callable[[], list[npt.NDArray[np.flo
     return fetch
 
 
-def _event(tensor: torch.Tensor | None) -> Callable[[], Any]:
-    """Waits until what has been asked of the tensor's CUDA stream so far is done; elsewhere a copy waits by itself."""
-    if tensor is None or not tensor.is_cuda:
-        return lambda: None
-    event: torch.cuda.Event = torch.cuda.current_stream(tensor.device).record_event()
+def _waiting(tensors: list[torch.Tensor]) -> Callable[[], None]:
+    """Waits until what CUDA streams have been asked so far is done; elsewhere a copy waits by itself."""
+    devices = {tensor.device for tensor in tensors if tensor.is_cuda}
+    events = [torch.cuda.current_stream(device).record_event() for device in devices]
 
     def wait() -> None:
-        event.synchronize()
+        for event in events:
+            event.synchronize()
 
     return wait

@@ -307,7 +307,7 @@ class Recorder:
         number = self._writer.site(site)
         self._shapes[number] = (tensor.shape, tensor.dtype, tensor.device)
         dtype = str(tensor.dtype).removeprefix("torch.")
-        dims = tuple(int(size) for size in tensor.shape)
+        dims = tuple(size if type(size) is int else -1 for size in tensor.shape)  # −1: ragged
         self._writer.shape(number, Shape(self._steps.number, dims, names, dtype, str(tensor.device)))
 
     # --- steps -------------------------------------------------------------------------------------------------------

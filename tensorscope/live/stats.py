@@ -48,6 +48,8 @@ def measure(tensor: torch.Tensor) -> Stats:
 @torch.no_grad()
 def measure_row(tensor: torch.Tensor) -> Row:
     """Count, mean, std, min, max and non-finite elements of a tensor, without waiting for a device."""
+    if tensor.is_nested:
+        tensor = tensor.values()
     if not has_data(tensor):
         return (float(tensor.numel()), math.nan, math.nan, math.nan, math.nan, 0.0)
     x = real(tensor)
@@ -105,6 +107,8 @@ _PLAIN = (torch.nn.Parameter,)  # a functorch wrapper has the type Tensor, so on
 def real(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor's numbers as float32 or float64: stored values of a sparse one, magnitudes of complex ones."""
     x = tensor.detach()
+    if x.is_nested:
+        x = x.values()
     if x.layout is not torch.strided:
         coo = x if x.layout is torch.sparse_coo else x.to_sparse_coo()  # type: ignore[no-untyped-call]
         x = coo.coalesce().values()

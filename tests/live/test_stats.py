@@ -105,6 +105,13 @@ def test_quantised_tensors_count_by_what_they_stand_for() -> None:
     assert measure(x).max == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors")
+def test_nested_tensors_count_by_their_values() -> None:
+    parts = [torch.ones(2, 3), torch.full((4, 3), 2.0)]
+    row = measure_row(torch.nested.nested_tensor(parts, layout=torch.jagged))
+    assert_rows_agree(row, oracle(torch.cat(parts)))
+
+
 @pytest.mark.parametrize("device", ["meta", "fake"])
 def test_a_tensor_without_data_has_a_count_alone(device: str) -> None:
     if device == "meta":
