@@ -36,14 +36,15 @@ sys.stdout.buffer.write(graph.draw(format=sys.argv[1], prog="dot"))
 def save(graph: Graph, path: Path, *, fold: bool = True) -> Path:
     """Draw into a file; see `Graph.save`."""
     kind = path.suffix.lower().removeprefix(".")
-    if kind == "dot":
-        path.write_text(graph.to_dot(fold=fold), encoding="utf-8")
-    elif kind in FORMATS:
-        path.write_bytes(render(graph, kind, fold=fold))
-    else:
+    if kind not in ("dot", *FORMATS):
         facts = {"got": path.name, "expected": ", ".join(f".{known}" for known in ("dot", *FORMATS))}
         hint = f"save to `{path.with_suffix('.svg')}`"
         raise GraphError(f"a graph cannot be saved as `{path.suffix or path.name}`", facts=facts, hint=hint)
+    drawn = graph.to_dot(fold=fold).encode() if kind == "dot" else render(graph, kind, fold=fold)
+    try:
+        path.write_bytes(drawn)
+    except OSError as error:
+        raise GraphError(f"`{path}` cannot be written", facts={"reason": error.strerror or error}) from error
     return path
 
 

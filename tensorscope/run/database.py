@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+SMALLEST = 512  # bytes of the smallest page that SQLite knows
+
+
 class Database:
     """Read-only connection to one rank's file, safe to use from several threads.
 
@@ -72,6 +75,8 @@ class Database:
 
     def _check_format(self) -> None:
         application, version = (self.rows(f"PRAGMA {name}")[0][0] for name in ("application_id", "user_version"))
+        if self.path.stat().st_size < SMALLEST:
+            raise self._damaged(sqlite3.DatabaseError("malformed: the file ends within its first page"))
         if application != schema.APPLICATION_ID:
             raise RunError(
                 f"`{self.path}` is not a tensorscope run",

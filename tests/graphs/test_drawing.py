@@ -254,3 +254,10 @@ def test_a_thousand_layers_and_five_hundred_steps_are_small_pictures() -> None:
 def test_a_tangle_is_drawn_within_the_patience_of_all_tries() -> None:
     assert render.render(graph(Tangle(3000), torch.ones(5)), "svg").startswith(b"<?xml")
     assert render.render(graph(deep(1000), torch.ones(1, 16)), "svg", fold=False).startswith(b"<?xml")
+
+
+def test_a_folder_that_does_not_exist_is_said(tmp_path: Path) -> None:
+    drawn = graph(nn.Linear(2, 2), torch.ones(1, 2))
+    for name in ("x.svg", "x.dot"):
+        with pytest.raises(GraphError, match=r"cannot be written\n  reason  No such file or directory"):
+            drawn.save(tmp_path / "nowhere" / name)

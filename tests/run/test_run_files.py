@@ -232,6 +232,12 @@ def test_a_newer_run_is_said(tmp_path: Path) -> None:
     assert "was written by a newer tensorscope" in says(tmp_path / "run")
 
 
+def test_a_file_torn_in_its_first_page_is_said(tmp_path: Path) -> None:
+    file = make_run(tmp_path / "run", steps=1) / "rank0.sqlite"
+    file.write_bytes(file.read_bytes()[:50])
+    assert says(tmp_path / "run").startswith("the run file `…/run/rank0.sqlite` is damaged")
+
+
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9])
 def test_a_truncated_file_is_said_or_read_up_to_the_tear(tmp_path: Path, share: float) -> None:
     file = make_run(tmp_path / "run", steps=200) / "rank0.sqlite"
