@@ -1,0 +1,70 @@
+"""What every view of a run has in common, and the line of tabs that switches between them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from textual.containers import Container
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from tui import palette
+
+if TYPE_CHECKING:
+    from tui.snapshot import Answer, Head, Question
+
+
+class View(Container):
+    """A part of the run's screen that asks one question and shows its answer."""
+
+    label = ""
+
+    def question(self, until: int | None) -> Question:
+        """What it wants to know, as of a step or as of now."""
+        raise NotImplementedError
+
+    def show(self, answer: Answer, head: Head) -> None:
+        """Show an answer to its question."""
+        raise NotImplementedError
+
+    def enter(self) -> None:
+        """Put the focus where the keys are of use."""
+
+
+class HasLabel(Protocol):
+    """What the tabs need to know of a view."""
+
+    id: str | None
+    label: str
+
+
+class ViewTabs(Widget):
+    """One line with the views' numbers and names; a click switches."""
+
+    DEFAULT_CSS = """
+    ViewTabs { height: 1; padding: 0 1; background: $panel; link-style: none; link-color: $text; }
+    """
+
+    active: reactive[str] = reactive("")
+    head: reactive[Head | None] = reactive(None)
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        super().__init__()
+        self.labels = labels
+
+    def render(self) -> Content:
+        """The text."""
+        narrow = self.app.size.width < 60
+        parts = []
+        for number, (name, label) in enumerate(self.labels.items(), 1):
+            said = f" {number}" if narrow and name != self.active else f" {number} {label}"
+            style = "bold reverse" if name == self.active else "$text-muted"
+            parts.append(Content.styled(said, style).stylize(f"@click=screen.show('{name}')"))
+            if name == "findings" and self.head is not None and self.head.worst is not None:
+                mark, color = palette.severity_mark(self.head.worst)
+                background = " reverse" if name == self.active else ""
+                parts.append(Content.styled(f" {mark}{self.head.findings}", f"bold {color}{background}"))
+            parts.append(Content.styled(" ", style))
+            parts.append(Content(" "))
+        return Content.assemble(*parts)
