@@ -1,7 +1,7 @@
 """Record your own training, and watch it from another terminal while it runs.
 
-    python examples/watch_your_training.py
-    tensorscope watch runs/mine
+python examples/watch_your_training.py
+tensorscope watch runs/mine
 """
 
 import torch

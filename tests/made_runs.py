@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LAYERS = ("conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "flatten", "fc1", "relu3", "fc2")
+SHAPES = (
+    (64, 32, 26, 26), (64, 32, 26, 26), (64, 32, 13, 13), (64, 64, 11, 11), (64, 64, 11, 11), (64, 64, 5, 5),
+    (64, 1600), (64, 128), (64, 128), (64, 10),
+)  # fmt: skip
+NAMES = ("batch", "channels", "height", "width")
 TYPES = ("Conv2d", "ReLU", "MaxPool2d", "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear", "ReLU", "Linear")
 
 
@@ -39,6 +44,16 @@ def stats_row(rng: np.random.Generator, scale: float, *, zero: float = 0.0, nonf
     noise = 1 + 0.1 * float(rng.standard_normal())
     std = scale * noise
     return [1024, 0.1 * std, std, -3 * std, 3 * std, zero, nonfinite, math.nan]
+
+
+def shape_of(site: Site) -> Shape:
+    """The shape that a site of the small CNN has; of a layer that it lacks, (64, 32)."""
+    if site.kind is Kind.INPUT:
+        return Shape(0, (64, 1, 28, 28), NAMES, "float32", "cpu")
+    if site.kind is Kind.PARAMETER:
+        return Shape(0, (32, 1, 3, 3) if "conv" in site else (128, 1600), (), "float32", "cpu")
+    dims = dict(zip(LAYERS, SHAPES, strict=True)).get(site.path, (64, 32))
+    return Shape(0, dims, NAMES if len(dims) == 4 else ("batch", "features"), "float32", "cpu")
 
 
 def make_run(
@@ -73,8 +88,8 @@ def make_run(
     weights = [Site(f"{path}.weight", Kind.PARAMETER) for path in layers if path.startswith(("conv", "fc"))]
     sites += weights + [weight.grad for weight in weights]
     numbers = [writer.site(site) for site in sites]
-    for number in numbers:
-        writer.shape(number, Shape(0, (64, 32, 26, 26), ("batch", "channels", "height", "width"), "float32", "cpu"))
+    for site, number in zip(sites, numbers, strict=True):
+        writer.shape(number, shape_of(site))
     for step in range(steps):
         rows = []
         for depth, site in enumerate(sites):

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -37,4 +38,4 @@ def test_the_readme_lists_every_rule() -> None:
 
 def test_every_picture_in_the_readme_exists() -> None:
     for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / name).exists(), name
+        assert (ROOT / unquote(name)).exists(), name

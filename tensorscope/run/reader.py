@@ -68,6 +68,8 @@ class Run:
         self.path = Path(path)
         self._files = rank_files(self.path)
         self._db = Database(self._files[0])
+        self._sites: dict[Site, int] = {}
+        self._series: dict[int, tuple[str, list[Any]]] = {}
 
     def __repr__(self) -> str:
         return f"<Run {str(self.path)!r} {self.status}, {self.last_step + 1} steps>"
@@ -229,12 +231,14 @@ class Run:
         chosen = _thin(every_step, columns)
         ids = self._site_ids()
         values = np.full((len(sites), len(chosen)), np.nan)
+        column = {step: number for number, step in enumerate(chosen.tolist())}
         for layout, series in self._layouts(schema.STATS).items():
-            wanted = [row for row, site in enumerate(sites) if ids.get(site) in series]
-            places = [series.index(ids[sites[row]]) for row in wanted]
+            place = {number: at for at, number in enumerate(series)}
+            wanted = [row for row, site in enumerate(sites) if ids.get(site) in place]
+            places = [place[ids[sites[row]]] for row in wanted]
             for step, data in self._frames(layout, chosen if len(chosen) < len(every_step) else None):
-                column = np.searchsorted(chosen, step)
-                values[wanted, column] = _statistic(_decode(schema.STATS, data)[places], stat)
+                if step in column:  # frames may have been written since the steps were read
+                    values[wanted, column[step]] = _statistic(_decode(schema.STATS, data)[places], stat)
         return chosen, values
 
     @property
@@ -273,22 +277,27 @@ class Run:
         return str(rows[0][0]) if rows else None
 
     def _site_ids(self) -> dict[Site, int]:
-        rows = self._db.rows("SELECT id, path, kind, nth, call, gradient FROM site ORDER BY id")
-        return {
-            Site(path, Kind(kind), place=nth, call=call, gradient=bool(gradient)): number
-            for number, path, kind, nth, call, gradient in rows
-        }
+        """Sites are only ever added, so only new ones are read."""
+        known = self._sites
+        query = "SELECT id, path, kind, nth, call, gradient FROM site WHERE id >= ? ORDER BY id"
+        for number, path, kind, nth, call, gradient in self._db.rows(query, (len(known),)):
+            known[Site(path, Kind(kind), place=nth, call=call, gradient=bool(gradient))] = number
+        return known
 
     def _number_of(self, site: str) -> int:
-        numbers = self._site_ids()
-        for known, number in numbers.items():
-            if known == site:
-                return number
-        raise _unknown("site", site, list(numbers))
+        number = self._site_ids().get(site)  # type: ignore[call-overload]  # a Site equals its text
+        if number is None:
+            raise _unknown("site", site, self.sites)
+        return int(number)
 
     def _layouts(self, kind: str) -> dict[int, list[Any]]:
-        rows = self._db.rows("SELECT id, series FROM layout WHERE kind = ? ORDER BY id", (kind,))
-        return {number: json.loads(series) for number, series in rows}
+        """Layouts are only ever added, so only new ones are read."""
+        known = self._series
+        for number, its_kind, series in self._db.rows(
+            "SELECT id, kind, series FROM layout WHERE id >= ?", (len(known),)
+        ):
+            known[number] = (its_kind, json.loads(series))
+        return {number: series for number, (its_kind, series) in known.items() if its_kind == kind}
 
     def _frames(self, layout: int, steps: Steps | None) -> list[tuple[int, bytes]]:
         """Frames of a layout: all of them, or those of a few steps."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tensorscope.events import ModuleInfo, Shape, Site
 
-QUEUE_LENGTH = 4096  # commands; past that, frames are dropped and counted
+FRAMES_WAITING = 1024  # past that, frames are dropped and counted; other commands are as few as sites
 TRANSACTION_LENGTH = 512  # commands in one transaction, at most
 COMMIT_SECONDS = 0.2  # how long commands are gathered into one transaction
 BEAT_SECONDS = 0.5  # how often the file says that its writer lives
@@ -56,7 +56,8 @@ class Writer:
         self._pid = os.getpid()
         self._sites: dict[Site, int] = {}
         self._layouts: dict[tuple[str, tuple[Any, ...]], int] = {}
-        self._commands: queue.Queue[Command | threading.Event | None] = queue.Queue(QUEUE_LENGTH)
+        self._frames_put = self._frames_taken = 0  # each counted by one thread alone
+        self._commands: queue.SimpleQueue[Command | threading.Event | None] = queue.SimpleQueue()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             create(self.path, meta)
@@ -106,7 +107,13 @@ class Writer:
         layout = self._layout(kind, series)
         width, dtype = schema.ROWS[kind]
 
+        if self._frames_put - self._frames_taken >= FRAMES_WAITING:
+            self.dropped += 1
+            return
+        self._frames_put += 1
+
         def write(db: sqlite3.Connection) -> None:
+            self._frames_taken += 1
             try:
                 values = np.ascontiguousarray(rows(), dtype).reshape(len(series), width)
             except (RuntimeError, ValueError, TypeError) as error:  # a device that failed, say: the run says so
@@ -115,7 +122,7 @@ class Writer:
                 return
             _one(db, "INSERT INTO frame (layout, step, data) VALUES (?, ?, ?)", (layout, step, values.tobytes()))
 
-        self._put(write, droppable=True)
+        self._put(write)
 
     def note(self, step: int, text: str) -> None:
         """Record something that happened, such as a failure while measuring."""
@@ -151,17 +158,11 @@ class Writer:
             self._put(lambda db: _one(db, "INSERT INTO layout VALUES (?, ?, ?)", row))
         return known
 
-    def _put(self, command: Command, *, droppable: bool = False) -> None:
+    def _put(self, command: Command) -> None:
         if os.getpid() != self._pid or self.failure:  # a forked child has no writer thread
             self.dropped += 1
-            return
-        if droppable and self._commands.qsize() >= QUEUE_LENGTH // 2:
-            self.dropped += 1
-            return
-        try:
-            self._commands.put_nowait(command)
-        except queue.Full:
-            self.dropped += 1
+        else:
+            self._commands.put(command)
 
     def _work(self) -> None:
         try:

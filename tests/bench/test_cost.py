@@ -59,7 +59,7 @@ def test_cost_of_a_traced_step(make: Callable[[], Case], tmp_path: Path) -> None
 def test_cost_at_defaults_over_a_training(make: Callable[[], Case], tmp_path: Path) -> None:
     seconds: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(3):
-        for traced in seconds:
+        for traced, kept in seconds.items():
             case = make()
             optimizer = torch.optim.AdamW(case.model.parameters(), 1e-4)
             with tensorscope.trace(case.model, tmp_path / str(turn)) if traced else nullcontext():
@@ -70,7 +70,7 @@ def test_cost_at_defaults_over_a_training(make: Callable[[], Case], tmp_path: Pa
                     optimizer.zero_grad()
                     case.loss().backward()
                     optimizer.step()
-            seconds[traced].append(time.perf_counter() - began)
+            kept.append(time.perf_counter() - began)
     print(f"\n{case.name}: at defaults {median(seconds[True]) / median(seconds[False]):.3f} of the bare training")
 
 

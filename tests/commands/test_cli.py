@@ -43,7 +43,7 @@ def test_diagnose_prints_the_account_and_exits_with_1_on_a_finding(tmp_path: Pat
     done = tensorscope("diagnose", "run", cwd=tmp_path)
     assert done.returncode == 1
     assert "finished · 60 steps · 60 measured" in done.stdout
-    assert re.search(r"^conv2 +Conv2d +\(64, 32, 26, 26\) +320 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^conv2 +Conv2d +\(64, 64, 11, 11\) +320 ", done.stdout, re.MULTILINE)
     assert "error nan_inf" in done.stdout
     assert "\x1b" not in done.stdout, "no colours in a pipe"
 

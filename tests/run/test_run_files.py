@@ -6,6 +6,7 @@ import math
 import os
 import random
 import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def test_a_run_gives_back_what_was_recorded(tmp_path: Path) -> None:
     assert run.scalar_names == ["loss", "accuracy"]
     assert run.modules[0] == ModuleInfo("", "SimpleCNN", 0, 0)
     assert [site for site in run.sites if site.kind is Kind.OUTPUT and not site.gradient] == list(LAYERS)
-    assert run.shapes("fc1")[0].names == ("batch", "channels", "height", "width")
+    assert run.shapes("conv1")[0].names == ("batch", "channels", "height", "width")
     assert run.last_shapes()[Site("fc1")] == run.shapes("fc1")[0]
     assert [step for step, _ in run.histograms("conv1")] == [0, 10, 20]
     assert run.ranks == [0]
@@ -107,7 +108,7 @@ def test_a_table_marks_what_is_not_finite(tmp_path: Path) -> None:
 
 
 def test_a_run_is_read_while_it_is_written(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "run", made_meta())
+    writer = Writer(tmp_path / "run", made_meta(created=time.time()))
     run = open_run(tmp_path / "run")
     assert (run.status, run.last_step, run.steps) == ("running", -1, [])
     version = run.version
@@ -310,7 +311,7 @@ def test_a_finished_run_makes_room_for_the_next(tmp_path: Path) -> None:
 
 
 def test_a_live_run_is_not_moved(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "mine", made_meta())
+    writer = Writer(tmp_path / "mine", made_meta(created=time.time()))
     with pytest.raises(RunError, match="another training is writing"):
         fresh_folder(tmp_path / "mine")
     writer.close()

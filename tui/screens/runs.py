@@ -186,8 +186,8 @@ class RunsScreen(Screen[None]):
             f"no run in `{path}` yet" if path.is_dir() else f"`{path}` does not exist yet",
             "A run is written while a traced model trains:\n\n"
             "    import tensorscope\n"
-            f'    with tensorscope.trace(model, "{path}/first") as model:\n'
-            "        train(model)\n\n"
+            f'    with tensorscope.trace(model, "{path}/first") as trace:\n'
+            "        ...  # your training loop\n\n"
             "This list goes on looking.",
         )
 

@@ -105,7 +105,7 @@ class FindingsView(View):
     DEFAULT_CSS = """
     FindingsView {
         #list { height: 100%; }
-        FindingList { height: 1fr; min-height: 4; padding: 0 1; }
+        FindingList { max-height: 50%; padding: 0 1; }
         #about {
             height: 1fr; border: round $surface-lighten-2; border-title-color: $text; padding: 0 1;
             scrollbar-size-vertical: 1;
@@ -142,6 +142,7 @@ class FindingsView(View):
         self._switcher.current = "list" if items else "healthy"
         if items != self.list.items:
             self.list.update(items)
+            self.list.styles.height = len(items) + 1
             self._explain()
 
     def enter(self) -> None:

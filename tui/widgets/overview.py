@@ -158,9 +158,8 @@ def summary(answer: Overview, head: Head) -> Content:
     if not answer.findings:
         return Content.assemble(("✓ ", palette.STATUS["running"][1]), healthy(head))
     lines = []
-    for finding in answer.findings:
+    for finding in answer.findings[:6]:
         mark, color = palette.severity_mark(finding.severity)
-        lines.append(
-            Content.assemble((f"{mark} ", f"bold {color}"), (finding.site or "", "bold"), " ", finding.summary)
-        )
-    return Content("\n").join(lines[:6])
+        where = f"{finding.site} " if finding.site and finding.site not in finding.summary else ""
+        lines.append(Content.assemble((f"{mark} ", f"bold {color}"), (where, "bold"), finding.summary))
+    return Content("\n").join(lines)

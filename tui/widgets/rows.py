@@ -45,10 +45,11 @@ class Column:
 
 
 def fitting(columns: tuple[Column, ...], width: int) -> list[int]:
-    """Which columns fit side by side, one blank before each, when those of the highest ranks are left out first."""
+    """Which columns fit side by side, one blank before each, when the highest ranks are left out first."""
     chosen = list(range(len(columns)))
     while chosen and sum(columns[n].width + 1 for n in chosen) > width:
-        chosen.remove(max(chosen, key=lambda n: columns[n].rank))
+        worst = max(columns[n].rank for n in chosen)
+        chosen = [n for n in chosen if columns[n].rank < worst]
     return chosen
 
 

@@ -1,0 +1,66 @@
+"""How the viewer looks, pinned as pictures in three sizes (`pytest --snapshot-update` makes them anew)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import make_run
+from textual.pilot import Pilot
+from viewer_pilot import add_findings, press, until_said, viewer
+
+SIZES = [(80, 24), (120, 40), (200, 50)]
+# What is looked at: the keys that lead there from the first view, and what is on the screen then.
+PLACES = {
+    "overview": ((), ("accuracy", "NaN, first at step 37")),
+    "layers": (("2",), ("grad rms", "✗ 3")),
+    "gradients": (("3",), ("conv1:grad · step 59",)),
+    "findings": (("4",), ("hint: look there",)),
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that went wrong, at a path that is the same everywhere."""
+    monkeypatch.chdir(tmp_path)
+    folder = make_run(Path("runs/cnn"), nan_from=37, status="died")
+    add_findings(folder)
+    return folder
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("place", PLACES)
+def test_a_view_looks_as_it_did(
+    place: str, size: tuple[int, int], run: Path, snap_compare: Callable[..., bool]
+) -> None:
+    keys, words = PLACES[place]
+
+    async def go(pilot: Pilot[Any]) -> None:
+        await until_said(pilot, "accuracy")
+        press(pilot, *keys)
+        await until_said(pilot, *words)
+
+    assert snap_compare(viewer(run), terminal_size=size, run_before=go)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_a_site_looks_as_it_did(size: tuple[int, int], run: Path, snap_compare: Callable[..., bool]) -> None:
+    async def go(pilot: Pilot[Any]) -> None:
+        await until_said(pilot, "accuracy")
+        press(pilot, "3")
+        await until_said(pilot, "conv1:grad · step 59")
+        press(pilot, "enter")
+        await until_said(pilot, "conv1:grad  mean", "6 histograms", "step 50")
+
+    assert snap_compare(viewer(run), terminal_size=size, run_before=go)
+
+
+def test_the_list_of_runs_looks_as_it_did(run: Path, snap_compare: Callable[..., bool]) -> None:
+    make_run(run.parent / "cnn-2")
+
+    async def go(pilot: Pilot[Any]) -> None:
+        await until_said(pilot, "2 runs")
+
+    assert snap_compare(viewer(run.parent), terminal_size=(80, 24), run_before=go)
