@@ -47,7 +47,7 @@ def nan_inf(evidence: Evidence) -> Iterator[Finding]:
         summary=f"the first values that are not finite come from {origin.how}, at step {steps[0]}",
         first_step=steps[0],
         last_step=steps[-1],
-        evidence={"nonfinite": origin.amount, "steps": float(len(steps))},
+        evidence={"nonfinite": origin.amount, "bad_steps": float(len(steps))},
         hint=origin.hint,
     )
 

@@ -78,7 +78,7 @@ def add_findings(folder: Path) -> None:
     }  # fmt: skip
     worse = lesser | {
         "rule": "nan_inf", "site": "fc1", "severity": "error", "first_step": 37,
-        "evidence": {"nonfinite": 3, "steps": 23},
+        "evidence": {"nonfinite": 3, "bad_steps": 23},
         "summary": "the first values that are not finite come from the forward of `fc1`, at step 37",
         "hint": "look there for a division by 0, or the log of 0; clamp or add an epsilon",
     }  # fmt: skip
