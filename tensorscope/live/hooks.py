@@ -82,10 +82,12 @@ class ModelHooks:
             nn_module._global_forward_hooks_with_kwargs.pop(handle.id, None)  # which torch forgets
         self._handles = []
 
-    def has_optimizer(self) -> bool:
-        """Whether some optimizer that exists now owns a parameter of the model."""
+    def owned_parameters(self) -> set[int]:
+        """Ids of the model's parameters that some optimizer owns which exists now."""
         # `type`, since isinstance would wake objects that answer for their class themselves.
-        return any(issubclass(type(thing), Optimizer) and self._belongs(thing) for thing in gc.get_objects())
+        optimizers = [thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer)]
+        groups = (group for optimizer in optimizers for group in optimizer.param_groups)
+        return {id(p) for group in groups for p in group["params"]} & self._parameters
 
     def _look(self) -> None:
         self._paths = {id(module): path for path, module in self._model.named_modules()}

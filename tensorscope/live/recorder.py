@@ -74,10 +74,13 @@ class Recorder:
         self._failures = 0
         self._measured = 0
         self._timed_step = -1
+        self._due = False
         self._began = self._spent = 0.0
         self._hooks = ModelHooks(model, self)
         self._gradient_came = guarded(self, self._measure_gradient)
-        self._steps: StepFinder[Bundle] = StepFinder(Bundle, self._emit, self._hooks.has_optimizer)
+        self._owned: set[int] = set()
+        self._orphans_seen = -1
+        self._steps: StepFinder[Bundle] = StepFinder(Bundle, self._emit, self._expects_optimizer)
 
     # --- what the hooks tell -----------------------------------------------------------------------------------------
 
@@ -93,9 +96,11 @@ class Recorder:
             return
         self._time_step(self._steps.number)
         if self.measuring and not self._steps.trains:
+            began = time.perf_counter()
             self._see_parameters(self._model.parameters())
             if gradients:
                 self._hook_leaves()
+            self._spent += time.perf_counter() - began
         if self.measuring and module is self._model and not self._captured:
             with contextlib.suppress(GraphError):  # parameters that have no shape yet: try again at the next pass
                 self._capture = Capture(module)
@@ -120,11 +125,15 @@ class Recorder:
         self._last = None
 
     def optimizer_steps(self, optimizer: Optimizer) -> None:
-        """Measure parameters and their final gradients: the optimizer's own, and those that no optimizer has had."""
+        """Measure parameters and their final gradients: the optimizer's own, and once a step those that none owns."""
+        own = [p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names]
+        self._owned |= {id(p) for p in own}
         if not self.measuring:
             return
         began = time.perf_counter()
-        own = [p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names]
+        if self._orphans_seen != self._timed_step:
+            self._orphans_seen = self._timed_step
+            own += [p for p in self._model.parameters() if id(p) in self._names and id(p) not in self._owned]
         self._see_parameters(own)
         for parameter in own:
             if parameter.grad is not None:
@@ -138,8 +147,10 @@ class Recorder:
     def failed(self, error: Exception) -> None:
         """Note a failure to measure; give up measuring after many."""
         self._failures += 1
-        if self._failures > FAILURES:
+        if self._failures >= FAILURES:
             self.measuring = False
+            if self._failures == FAILURES:
+                self._writer.note(self._steps.number, f"no more is measured, after {FAILURES} failures")
             return
         where = traceback.extract_tb(error.__traceback__)[-1]
         self._writer.note(
@@ -315,15 +326,20 @@ class Recorder:
     def _time_step(self, step: int) -> None:
         """At the first pass of a step: learn what the last one took, decide whether this one is measured."""
         if step == self._timed_step:
+            self.measuring = self._due  # an evaluation pass may have come in between
             return
         now = time.perf_counter()
         if self._timed_step >= 0:
             before = self._pace.interval
-            self._pace.step_took(now - self._began, self._spent, measured=self.measuring)
+            self._pace.step_took(now - self._began, self._spent, measured=self._due)
             if self._pace.interval != before:
                 self._writer.meta(interval=self._pace.interval)
         self._timed_step, self._began, self._spent = step, now, 0.0
-        self.measuring = self._failures <= FAILURES and self._pace.is_due(step)
+        self.measuring = self._due = self._failures < FAILURES and self._pace.is_due(step)
+
+    def _expects_optimizer(self) -> bool:
+        self._owned |= self._hooks.owned_parameters()
+        return bool(self._owned)
 
     def _emit(self, bundles: list[Bundle], step: int) -> None:
         rows = [row for bundle in bundles for row in bundle.rows]

@@ -451,6 +451,38 @@ def test_checkpointed_activations_are_seen_once_with_their_gradients(reentrant: 
     assert not run.notes
 
 
+def test_parameters_that_no_optimizer_owns_are_seen_too(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    model[0].weight.requires_grad_(requires_grad=False)
+    optimizers = [torch.optim.SGD([parameter], lr=0.1) for parameter in model[1].parameters()]
+    with tensorscope.trace(model, tmp_path / "run", every=1):
+        for _ in range(3):
+            model(torch.ones(2, 4)).sum().backward()
+            for optimizer in optimizers:
+                optimizer.step()
+    run = open_run(tmp_path / "run")
+    assert run.measured_steps == [0, 1, 2]
+    for name, count in (("0.weight", 16), ("0.bias", 4), ("0.bias:grad", 4), ("1.weight:grad", 4), ("1.bias", 1)):
+        assert run.history(name, "count")[1].tolist() == [count] * 3, name
+    assert "0.weight:grad" not in run.sites
+
+
+def test_the_interval_adapts_with_an_evaluation_after_every_step(tmp_path: Path) -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(60)))  # measuring costs many times the step
+    with tensorscope.trace(model, tmp_path / "run", overhead=1e-6):
+        train_vectors(model, steps=12)
+    assert len(open_run(tmp_path / "run").measured_steps) < 6
+
+
+def train_vectors(model: nn.Module, steps: int) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    for _ in range(steps):
+        model(torch.ones(2, 4)).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            model(torch.ones(2, 4))
+
+
 def test_every_skips_steps_and_scalars_do_not(tmp_path: Path) -> None:
     model = nn.Linear(4, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
