@@ -9,6 +9,7 @@ from torch import nn
 
 import tensorscope
 
+torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 1))
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 
@@ -20,4 +21,4 @@ with tensorscope.trace(model, "runs/mine") as trace:
         loss.backward()
         optimizer.step()
         trace.log(loss=loss)
-    print(f"loss {loss.item():.5f}, findings {trace.findings()}, run {trace.path}")
+    print(f"loss {loss.item():.5f}, recorded in {trace.path}")
