@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,5 +62,7 @@ def message(title: str, facts: Mapping[str, object] | None = None, hint: str | N
 
 def did_you_mean(name: str, known: Iterable[object]) -> str | None:
     """A hint that names the closest known names, if any is close."""
+    from difflib import get_close_matches  # only ever needed once something is wrong
+
     close = get_close_matches(name, [str(k) for k in known], n=3)
     return f"did you mean {' or '.join(f'`{c}`' for c in close)}?" if close else None

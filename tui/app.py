@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,10 +10,6 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from tensorscope.run.schema import file_name
-from tui.folder import Folder
-from tui.screens.run import RunScreen
-from tui.screens.runs import RunsScreen
-from tui.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,9 +59,17 @@ class Viewer(App[None]):
     def on_mount(self) -> None:
         """Open the path."""
         if self.wait or is_run(self.path):
-            self.push_screen(RunScreen(Source(self.path), wait=self.wait))
-        else:
-            self.push_screen(RunsScreen(Folder(self.path), self.now))
+            self._show_run(self.path)
+            return
+        from tui.folder import Folder
+        from tui.screens.runs import RunsScreen
+
+        self.push_screen(RunsScreen(Folder(self.path), self.now))
+
+    def on_ready(self) -> None:
+        """Let garbage be collected from here on; what start-up has made stays, and need not be looked through again."""
+        gc.freeze()
+        gc.enable()
 
     @property
     def palette_size(self) -> int:
@@ -76,7 +81,13 @@ class Viewer(App[None]):
 
     def on_run_chosen(self, message: RunChosen) -> None:
         """Open a run."""
-        self.push_screen(RunScreen(Source(message.path)))
+        self._show_run(message.path)
+
+    def _show_run(self, path: Path) -> None:
+        from tui.screens.run import RunScreen
+        from tui.source import Source
+
+        self.push_screen(RunScreen(Source(path), wait=self.wait))
 
     def action_help(self) -> None:
         """Show all keys."""

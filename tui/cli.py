@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from difflib import get_close_matches
 
 import click
 
 from tensorscope import __version__
-from tensorscope.errors import TensorscopeError
+from tensorscope.errors import TensorscopeError, did_you_mean
 
 # Command → what it says of itself. Its file is only loaded when it runs, so that nothing waits for torch in vain.
 COMMANDS = {
@@ -42,8 +41,7 @@ class Program(click.Group):
         """Like click's, with a guess at what was meant."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and name not in COMMANDS:
-            close = get_close_matches(name, COMMANDS, n=1)
-            guess = f"did you mean `{close[0]}`?" if close else "`tensorscope --help` lists the commands"
+            guess = did_you_mean(name, COMMANDS) or "`tensorscope --help` lists the commands"
             raise click.UsageError(f"there is no command `{name}`\n\nhint: {guess}")
         return super().resolve_command(ctx, args)
 

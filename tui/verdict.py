@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from tensorscope.diagnosis.engine import diagnose
-
 if TYPE_CHECKING:
     from tensorscope.events import Finding
     from tensorscope.run.reader import Run
@@ -33,6 +31,8 @@ def findings_of(run: Run) -> list[Finding]:
         return run.findings
     verdict, step, now = _verdicts.get(run), run.last_step, time.monotonic()
     if verdict is None or (step != verdict.last_step and now >= verdict.due):
+        from tensorscope.diagnosis.engine import diagnose
+
         findings = diagnose(run)
         done = time.monotonic()
         verdict = _verdicts[run] = _Verdict(findings, step, done + max(PAUSE_SECONDS, (done - now) / SHARE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def watch(path: Path) -> None:
         open_run(path)  # says what is missing, and what was meant
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise RunError("`watch` needs a terminal", hint=f"`tensorscope diagnose {path}` prints the account as text")
+    gc.disable()  # until the viewer stands: nothing that start-up makes is garbage, and looking for it takes its time
     from tui.app import watch as view
 
     sys.exit(view(path))
