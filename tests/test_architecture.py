@@ -87,7 +87,7 @@ def test_the_reference_models_know_the_shape_decorator_alone(path: Path) -> None
             assert [alias.name for alias in node.names] == ["shapes"]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=str)
+@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))], ids=str)
 def test_no_file_is_a_giant(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONGEST_FILE
 

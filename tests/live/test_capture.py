@@ -394,10 +394,3 @@ def test_an_error_of_the_users_own_is_chained() -> None:
 def test_only_modules_have_graphs(thing: Any) -> None:
     with pytest.raises(ModelError, match=r"not a `torch.nn.Module`"):
         graph(thing, torch.ones(1))
-
-
-def test_a_model_without_shapes_yet_is_refused_untouched() -> None:
-    model = nn.Sequential(nn.LazyLinear(3))
-    with pytest.raises(GraphError, match=r"`0.weight` has no shape yet"):
-        graph(model, torch.ones(1, 2))
-    assert isinstance(model[0], nn.LazyLinear)

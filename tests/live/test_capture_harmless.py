@@ -19,7 +19,7 @@ from torch._subclasses import FakeTensor
 from torch.nn.modules import module as nn_module
 from torch.utils.checkpoint import checkpoint
 
-from tensorscope import graph
+from tensorscope import GraphError, graph
 from tensorscope.graphs.graph import Graph
 from tensorscope.live.capture import Capture
 
@@ -366,3 +366,10 @@ def test_checkpointed_parts_train_the_same(reentrant: bool) -> None:
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
     assert found[0] is not None
     assert [op.name for op in found[0].ops if op.role == "op"] == ["linear", "relu", "dropout"]
+
+
+def test_a_model_without_shapes_yet_is_refused_untouched() -> None:
+    model = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(GraphError, match=r"`0.weight` has no shape yet"):
+        graph(model, torch.ones(1, 2))
+    assert isinstance(model[0], nn.LazyLinear)
