@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
 from tensorscope.events import Finding, Histogram, Severity, Shape, Site, Stats
+from tensorscope.plots.curves import quantity
 from tui.charts.plot import Series
 from tui.outline import Node, in_model_order, outline
 from tui.verdict import findings_of
@@ -26,8 +26,6 @@ CELLS = 2_000_000  # numbers of one table: up to here every measured step is fet
 RANGE = "mean, min–max"  # the one statistic that is shown as a line with a band
 STATISTICS = (RANGE, "std", "rms", "l2", "zero_fraction", "dead_fraction", "nonfinite")
 
-_SPLITS = "train|training|val|valid|validation|dev|test|eval"
-_SPLIT = re.compile(rf"^(?:{_SPLITS})[_/.\- ]|[_/.\- ](?:{_SPLITS})$", re.IGNORECASE)
 _WORST_FIRST = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
 
@@ -137,7 +135,7 @@ def by_quantity(series: Iterable[Series]) -> list[tuple[Series, ...]]:
     """Put series together whose names differ only in the data they were computed on; losses come first."""
     groups: dict[str, list[Series]] = {}
     for one in series:
-        groups.setdefault(_SPLIT.sub("", one.name) or one.name, []).append(one)
+        groups.setdefault(quantity(one.name), []).append(one)
     return [tuple(groups[name]) for name in sorted(groups, key=lambda name: "loss" not in name.lower())]
 
 

@@ -15,7 +15,8 @@ from tensorscope.errors import GraphError, ModelError
 from tensorscope.graphs.graph import Call, Edge, Graph, Module, Op, Role
 from tensorscope.graphs.rebuild import rebuilt
 from tensorscope.live.sandbox import copied, imagined
-from tensorscope.live.transcript import Transcript, entries, leaves
+from tensorscope.live.tensors import entries, leaves
+from tensorscope.live.transcript import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
-LARGEST_NEST = 64  # tensors of one value that are looked at
+LARGEST_NEST = 64  # tensors of one value that get a place
+DEEPEST = 8  # levels of containers looked into for tensors
 
 
 def tensors_in(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -19,18 +20,28 @@ def tensors_in(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
         yield ("" if number == 0 else place), tensor
 
 
-def _walk(value: Any, place: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
+def leaves(value: object) -> Iterator[torch.Tensor]:
+    """Every tensor in a value, in the same order."""
+    return (tensor for _, tensor in _walk(value, "", 0))
+
+
+def _walk(value: object, place: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(value, torch.Tensor):
         yield place, value
-    elif depth < 8:
-        for key, member in _members(value):
-            yield from _walk(member, f"{place}.{key}" if place else str(key), depth + 1)
+    elif depth < DEEPEST:
+        for key, entry in entries(value):
+            yield from _walk(entry, f"{place}.{key}" if place else key, depth + 1)
 
 
-def _members(value: Any) -> Iterator[tuple[Any, Any]]:
+def entries(value: object) -> Iterable[tuple[str, object]]:
+    """The named parts of a container or dataclass; none of anything else."""
     if isinstance(value, Mapping):
-        yield from value.items()
-    elif isinstance(value, (tuple, list)):
-        yield from enumerate(value)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        yield from ((f.name, getattr(value, f.name, None)) for f in dataclasses.fields(value))
+        return [(str(key), entry) for key, entry in value.items()]
+    if isinstance(value, list | tuple | set | frozenset):
+        names = getattr(value, "_fields", range(len(value)))
+        return [(str(name), entry) for name, entry in zip(names, value, strict=True)]
+    if isinstance(value, slice):
+        return [("start", value.start), ("stop", value.stop), ("step", value.step)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
+    return ()

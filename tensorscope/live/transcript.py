@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,14 +15,14 @@ from torch.overrides import TorchFunctionMode
 
 from tensorscope.graphs.graph import Role, Value
 from tensorscope.live.shapes import contract_of, named_dims
+from tensorscope.live.tensors import leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from types import FrameType, TracebackType
 
 _NOT_USERS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
-_DEEPEST = 8  # levels of containers looked into for tensors
 _LONGEST = 500_000  # operations after which nothing more is written down
 
 # Operators whose function in torch has another name.
@@ -249,29 +248,6 @@ class _Safely:
             return False
         self.transcript.error = error.with_traceback(None)  # a traceback would keep tensors alive
         return True
-
-
-def leaves(value: object, depth: int = 0) -> Iterator[torch.Tensor]:
-    """Every tensor in a value, depth first."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif depth < _DEEPEST:
-        for _, entry in entries(value):
-            yield from leaves(entry, depth + 1)
-
-
-def entries(value: object) -> Iterable[tuple[str, object]]:
-    """The named parts of a container or dataclass; none of anything else."""
-    if isinstance(value, Mapping):
-        return [(str(key), entry) for key, entry in value.items()]
-    if isinstance(value, list | tuple | set | frozenset):
-        names = getattr(value, "_fields", range(len(value)))
-        return [(str(name), entry) for name, entry in zip(names, value, strict=True)]
-    if isinstance(value, slice):
-        return [("start", value.start), ("stop", value.stop), ("step", value.step)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
-    return ()
 
 
 def described(tensor: torch.Tensor) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
     from tensorscope.run.reader import Run, Steps, Values
 
-SPLITS = ("train", "val", "valid", "validation", "test", "eval", "dev")
+_SPLITS = "train|training|val|valid|validation|dev|test|eval"
+_SPLIT = re.compile(rf"^(?:{_SPLITS})[_/.\- ]|[_/.\- ](?:{_SPLITS})$", re.IGNORECASE)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito, for all eyes
 WINDOW = 25  # points in the running mean that is drawn over a noisy curve
 
@@ -46,9 +48,7 @@ def curves(run: Run) -> Figure:
 
 def quantity(name: str) -> str:
     """What a scalar measures, without the split that it was measured on: `loss` for `val/loss` and `test_loss`."""
-    parts = [part for part in name.replace("/", "_").replace(".", "_").split("_") if part]
-    kept = [part for part in parts if part.lower() not in SPLITS]
-    return "_".join(kept) or name
+    return _SPLIT.sub("", name) or name
 
 
 def _panel(axis: Axes, run: Run, title: str, names: list[str]) -> None:
