@@ -112,6 +112,7 @@ def _train_and_watch(model: str, folder: Path, seed: int, epochs: int | None) ->
 def _stop(child: subprocess.Popen[bytes]) -> int:
     """End a training as Ctrl-C would, so that its run is closed properly; its exit code."""
     if child.poll() is None:
+        click.echo("ending the training …", err=True)
         os.killpg(child.pid, signal.SIGINT)
         try:
             return child.wait(PATIENCE_SECONDS)
