@@ -25,13 +25,16 @@ ALLOWED = {
     "dims": {"errors"},
     "contracts": {"errors", "dims"},
     "events": {"errors", "dims"},
+    "reports": {"errors", "dims", "events"},
+    "tables": {"errors", "dims", "events", "reports"},
     "graphs": {"errors", "dims", "events"},
-    "run": {"errors", "dims", "events", "graphs"},
+    "run": {"errors", "dims", "events", "reports", "graphs"},
     "diagnosis": {"errors", "dims", "events", "graphs", "run"},
     "plots": {"errors", "dims", "events", "graphs", "run"},
-    "live": {"errors", "dims", "contracts", "events", "graphs", "run", "diagnosis"},
+    "live": {"errors", "dims", "contracts", "events", "reports", "tables", "graphs", "run", "diagnosis"},
+    "testing": {"errors", "dims", "contracts", "events", "live"},
 }
-WITHOUT_TORCH = [part for part in ALLOWED if part != "live"]
+WITHOUT_TORCH = [part for part in ALLOWED if part not in {"live", "testing"}]
 
 
 def imports(source: str) -> Iterator[tuple[str, bool]]:

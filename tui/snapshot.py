@@ -250,7 +250,7 @@ class AskDiagnosis:
 
     def answer(self, run: Run) -> Diagnosis:
         """Read them."""
-        return Diagnosis(tuple(worst_first(findings_of(run))), tuple(run.reports), tuple(run.notes))
+        return Diagnosis(tuple(worst_first(findings_of(run))), tuple(map(str, run.reports)), tuple(run.notes))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

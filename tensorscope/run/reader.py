@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tensorscope.errors import RunError, did_you_mean
 from tensorscope.events import DERIVED, STORED, Finding, Histogram, Kind, ModuleInfo, Severity, Shape, Site, Stats
+from tensorscope.reports import ShapeReport
 from tensorscope.run import schema
 from tensorscope.run.database import Database
 from tensorscope.run.folders import is_alive, rank_files, rank_of
@@ -261,10 +262,10 @@ class Run:
         return [] if text is None else [_finding(info) for info in json.loads(text)]
 
     @property
-    def reports(self) -> list[str]:
-        """The errors that ended the run, explained."""
+    def reports(self) -> list[ShapeReport]:
+        """The shape errors that the run met, explained."""
         text = self._document("reports")
-        return [] if text is None else list(json.loads(text))
+        return [] if text is None else [ShapeReport.from_json(report) for report in json.loads(text)]
 
     @property
     def handed_nonfinite(self) -> list[dict[str, Any]]:
