@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -51,7 +52,7 @@ class Where:
     function: str = ""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{nearby(self.file)}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +61,24 @@ class OriginStep:
 
     Attributes:
         op: name of the operation; `input` or `parameter` where the way begins.
-        module: dotted path of the module that ran it, or name of the input.
+        module: dotted path of the module that ran it.
         dims: sizes of what came out.
+        label: what a reader calls the step: a layer's path, an operation's or an input's name.
         where: the user's line, None if it is not known.
         names: one name per axis, empty where there is none.
+        operand: the operand of the failed operation that the way leads to.
     """
 
     op: str
     module: str
     dims: tuple[int, ...]
+    label: str
     where: Where | None = None
     names: tuple[str, ...] = ()
+    operand: str = ""
 
     def __str__(self) -> str:
         return f"{self.label} {shape_text(self.dims, self.names)}"
-
-    @property
-    def label(self) -> str:
-        """What a reader calls the step: the module's name, or the operation's where a module has several."""
-        return self.module or self.op
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Fix:
     where: str = ""
 
     def __str__(self) -> str:
-        at = f" at {self.where}" if self.where else ""
+        at = f" at {nearby(self.where)}" if self.where else ""
         if not self.verified:
             return f"{self.text}{at} (not tried)"
         ran = "the program then runs through" if self.scope == "program" else "the line then runs"
@@ -191,13 +191,14 @@ class ShapeReport:
     def _owner(self) -> str:
         function = self.where.function if self.where else ""
         module = f"`{self.module}` ({self.module_type})" if self.module and self.module_type else self.module_type
+        if function == f"{self.module_type}.forward":
+            return f"`{self.module}` ({function})" if self.module else function
         return ", called in ".join(filter(None, (module, function)))
 
     def _got(self) -> str:
-        if not self.formula:
-            return self.got
         width = max((len(term) for term, _ in self.terms), default=0) + 2
-        return "\n".join([self.formula, *(f"{term:<{width}}{said}" for term, said in self.terms)])
+        lines = [self.formula or "", *(f"{term:<{width}}{said}" for term, said in self.terms), self.got]
+        return "\n".join(line for line in lines if line)
 
 
 def shape_text(dims: tuple[int, ...], names: tuple[str, ...] = ()) -> str:
@@ -207,12 +208,22 @@ def shape_text(dims: tuple[int, ...], names: tuple[str, ...] = ()) -> str:
     return f"({', '.join(f'{name}={size}' if name else str(size) for size, name in zip(dims, names, strict=True))})"
 
 
+def nearby(file: str) -> str:
+    """A path as seen from the working folder, where it is below it."""
+    folder = os.getcwd() + os.sep
+    return file.removeprefix(folder)
+
+
 def _place(where: Where) -> str:
-    return f"{where}  {where.code}".strip()
+    place, code = str(where), where.code
+    return f"{place}  {code}" if len(place) + len(code) < WIDTH - 14 else f"{place}\n  {code}"
 
 
 def _path(origin: tuple[OriginStep, ...]) -> str:
-    return " → ".join(map(str, reversed(origin)))
+    """One line for each operand that the ways lead to."""
+    ways = {step.operand: [s for s in reversed(origin) if s.operand == step.operand] for step in origin}
+    lines = [" → ".join(map(str, way)) for way in ways.values()]
+    return "\n".join(lines)
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -91,8 +91,10 @@ def swapped(model: nn.Module, convert: Callable[[torch.Tensor], torch.Tensor]) -
             back.callback(hooks.update, dict(hooks))
             back.callback(hooks.clear)
             hooks.clear()
-        with torch.compiler.set_stance("force_eager"):  # compiled parts are opaque, what they were made from is not
-            yield
+        # Compiled parts are opaque, what they were made from is not. Where nothing is compiled this would only import.
+        if "torch._dynamo" in sys.modules:
+            back.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
 
 
 @contextmanager
@@ -158,3 +160,17 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.disabled = disabled
+
+
+@contextmanager
+def imagined_in(model: nn.Module, mode: FakeTensorMode) -> Iterator[None]:
+    """Give the model weights without data, of a mode of the caller's, such as one whose sizes may be symbols."""
+    made: dict[int, torch.Tensor] = {}
+
+    def imagine(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in made:
+            made[id(tensor)] = mode.from_tensor(tensor) if tensor.device.type != "meta" else _unmeta(tensor, mode)
+        return made[id(tensor)]
+
+    with _quiet(), swapped(model, imagine), kept_random_state(), mode:
+        yield

@@ -1,0 +1,129 @@
+"""Explains a shape error from the exception alone: where it happened, where the dimension came from, what helps.
+
+Nothing runs and nothing is kept until an error happens. Then the frames of its traceback say which module, line and
+call failed; that module is run again on copies of its tensors, every operation written down, and the changes that would
+help are tried out the same way. The program's own tensors, modules and random state stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from typing import TYPE_CHECKING, Self
+
+import torch
+
+from tensorscope.live.postmortem.account import account, from_frames
+from tensorscope.live.postmortem.crash import read_crash
+from tensorscope.live.postmortem.programs import programs
+from tensorscope.live.postmortem.relevance import is_about_tensors
+from tensorscope.live.postmortem.replay import is_small, replay
+from tensorscope.live.postmortem.scene import Scene
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from torch import nn
+
+    from tensorscope.live.postmortem.crash import Crash
+    from tensorscope.live.postmortem.replay import Failure
+    from tensorscope.reports import ShapeReport
+
+_ATTRIBUTE = "__tensorscope_report__"
+
+
+def explain(error: BaseException, model: nn.Module | None = None) -> ShapeReport | None:
+    """Explain a shape error.
+
+    Args:
+        error: the exception, as it was caught.
+        model: the model that module paths are to start from; default: the outermost module that was running.
+
+    Returns:
+        The report; None if the error is not about shapes, dtypes, devices or index ranges of tensors.
+    """
+    known = getattr(error, _ATTRIBUTE, None)
+    if known is not None:
+        return known  # type: ignore[no-any-return]
+    crash = read_crash(error)
+    if not is_about_tensors(crash):
+        cause = error.__cause__
+        return explain(cause, model) if cause is not None and cause is not error else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = _from_replay(crash, model) or from_frames(crash, model)
+    with contextlib.suppress(AttributeError):
+        setattr(error, _ATTRIBUTE, report)
+    return report
+
+
+class explaining:  # noqa: N801  (a context manager, used like a function)
+    """Attach the explanation to a shape error that leaves the block; the error goes on as it is.
+
+    The report becomes a note of the exception (PEP 678), which tracebacks print below its message; on a terminal it is
+    shown as a panel.
+
+    Args:
+        model: see `explain`.
+    """
+
+    def __init__(self, model: nn.Module | None = None) -> None:
+        self.model = model
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(error, Exception):
+            attach(error, self.model)
+
+
+def attach(error: BaseException, model: nn.Module | None = None) -> ShapeReport | None:
+    """Explain an error and note the explanation on it; a failure to explain is noted, and never raised.
+
+    Returns:
+        The report, None if there is none.
+    """
+    noted = hasattr(error, _ATTRIBUTE)
+    try:
+        report = explain(error, model)
+    except Exception as failure:  # noqa: BLE001  (the user's error must come through whatever happens here)
+        error.add_note(f"tensorscope could not explain this: {type(failure).__name__}: {failure}")
+        return None
+    if report is not None and not noted:
+        error.add_note(f"\n{report}")
+        from tensorscope.live.panel import install
+
+        install(error, report)
+    return report
+
+
+def _from_replay(crash: Crash, model: nn.Module | None) -> ShapeReport | None:
+    """Run what failed again, and tell what that showed; None if nothing could be made to fail the same way."""
+    if _has_peers():
+        return None
+    for program in programs(crash):
+        small = is_small(program)
+        for real in (True,) if small else (False, True):
+            seen = replay(program, real=real)
+            if seen.failure is not None and _agree(crash, seen.failure):
+                return account(crash, Scene(program, seen, seen.failure), model, real=real)
+    return None
+
+
+def _agree(crash: Crash, failure: Failure) -> bool:
+    """Whether a replay failed as the program did: in the same module, on the same line, with the same kind of error."""
+    if crash.is_compiled:
+        return failure.place is not None and failure.place.text in str(crash.error)
+    scene, again = crash.scene, failure.place
+    if scene is None or again is None or (scene.place.file, scene.place.line) != (again.file, again.line):
+        return False
+    kinds = type(crash.error), type(failure.error)
+    alike = issubclass(kinds[1], kinds[0]) or {*kinds} <= {RuntimeError, ValueError, IndexError, AssertionError}
+    return alike and crash.module is failure.crash.module
+
+
+def _has_peers() -> bool:
+    """Whether other processes would have to take part in a replay."""
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

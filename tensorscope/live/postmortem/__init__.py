@@ -1,0 +1,1 @@
+"""What can be found out about a shape error once it has happened."""

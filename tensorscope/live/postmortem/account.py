@@ -1,0 +1,240 @@
+"""Puts what was found out about an error into a report."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from tensorscope.errors import ShapeError
+from tensorscope.live.postmortem.calls import operand
+from tensorscope.live.postmortem.mismatches import find_mismatch
+from tensorscope.live.postmortem.replay import Edit, replay
+from tensorscope.live.postmortem.source import written
+from tensorscope.live.postmortem.trial import try_fixes
+from tensorscope.live.postmortem.wording import fitting, formula, terms
+from tensorscope.reports import OriginStep, ShapeReport, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tensorscope.live.postmortem.axes import Axis
+    from tensorscope.live.postmortem.crash import Crash, Level
+    from tensorscope.live.postmortem.replay import Step
+    from tensorscope.live.postmortem.scene import Mismatch, Scene
+    from tensorscope.live.postmortem.source import Place
+
+_OPERATORS = {
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.Div: "div",
+    ast.MatMult: "matmul",
+    ast.Pow: "pow",
+    ast.BitAnd: "bitwise_and",
+    ast.BitOr: "bitwise_or",
+}
+_LONGEST = 12  # operations of a chain that are told
+
+
+def account(crash: Crash, scene: Scene, model: nn.Module | None, *, real: bool) -> ShapeReport:
+    """The report on an error that could be made to happen again."""
+    found = find_mismatch(scene)
+    names = scene.replay.provenance.names
+    first = found.blamed[0][1] if found.blamed else None
+    return ShapeReport(
+        title=found.title,
+        error=_said(crash.error),
+        op=scene.op or _op_of(crash),
+        module=_path(scene, model),
+        module_type=_class_of(scene),
+        operands=scene.operands(),
+        where=_where(crash, scene),
+        origin=tuple(_origins(scene, found)),
+        formula=formula(first) if first is not None else None,
+        terms=tuple(_all_terms(found, names)),
+        got=found.got,
+        fits=_fits(scene, found, real=real),
+        fixes=try_fixes(scene, found, real=real),
+    )
+
+
+def from_frames(crash: Crash, model: nn.Module | None) -> ShapeReport:
+    """The report on an error that could not be made to happen again: what its frames tell."""
+    last, scene = crash.levels[-1], crash.scene
+    text = " ".join(str(crash.error).split("\n")[0].split()) or type(crash.error).__name__
+    subject = f"`{scene.place.expression}`: " if scene and 0 < len(scene.place.expression) <= 60 else ""
+    told = isinstance(crash.error, ShapeError)
+    module = crash.module
+    return ShapeReport(
+        title=text if told else subject + (text if len(text) <= 120 else text[:119] + "…"),
+        error=_said(crash.error),
+        op=_op_of(crash),
+        module=_name_in(crash, model),
+        module_type=type(module).__name__ if module is not None else "",
+        operands=tuple(operand(name, tensor) for name, tensor in _tensors_at(last if told is False else scene or last)),
+        where=_place(crash.user),
+        notes=() if told else ("only the traceback was read: running it again did not fail the same way",),
+    )
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _path(scene: Scene, model: nn.Module | None) -> str:
+    """The module's path as the user knows it."""
+    path = scene.path.replace("_orig_mod.", "").removesuffix("_orig_mod")
+    if model is not None:
+        known = {id(module): name for name, module in model.named_modules()}
+        return known.get(id(scene.module), path)
+    if scene.program.scope == "line":
+        # The root holds the modules by the names of variables.
+        variable, _, rest = path.partition(".")
+        return rest or (variable if type(scene.module).__module__.startswith("torch.") else "")
+    if not path and type(scene.root).__module__.startswith("torch.nn."):
+        return _called(scene.failure.crash) or path
+    return path
+
+
+def _called(crash: Crash) -> str:
+    return ""
+
+
+def _name_in(crash: Crash, model: nn.Module | None) -> str:
+    """The path of the innermost module in the model, or in the outermost module that was running."""
+    entry = crash.entry
+    root = model if model is not None else entry.module if entry is not None else None
+    paths = {id(module): path for path, module in root.named_modules()} if root is not None else {}
+    return paths.get(id(crash.module), "").replace("_orig_mod.", "")
+
+
+def _class_of(scene: Scene) -> str:
+    if scene.program.scope == "line" and not scene.path:
+        return ""
+    return type(scene.module).__name__
+
+
+def _where(crash: Crash, scene: Scene) -> Where | None:
+    if crash.is_compiled:
+        return _place(scene.failure.crash.user)
+    return _place(crash.user)
+
+
+def _place(level: Level | None) -> Where | None:
+    if level is None:
+        return None
+    return Where(level.place.file, level.place.line, level.place.text, level.place.code.co_qualname)
+
+
+def _of(place: Place | None) -> Where | None:
+    return Where(place.file, place.line, place.text, place.code.co_qualname) if place is not None else None
+
+
+def _op_of(crash: Crash) -> str:
+    """The operation's name, from the frames."""
+    scene = crash.scene
+    below = crash.levels[crash.levels.index(scene) + 1 :] if scene is not None else crash.levels
+    functional = next((lv for lv in below if lv.place.file.endswith(("nn/functional.py", "torch/functional.py"))), None)
+    if functional is not None:
+        return functional.place.code.co_name
+    node = (below[-1] if below else scene).place.node if below or scene else None
+    if isinstance(node, ast.BinOp):
+        return _OPERATORS.get(type(node.op), "")
+    if isinstance(node, ast.Call):
+        return written(node.func).rpartition(".")[2]
+    if isinstance(node, ast.Subscript):
+        return "getitem"
+    if isinstance(node, ast.Tuple | ast.List):
+        return "unpack"
+    return ""
+
+
+def _tensors_at(level: Level) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors that the running expression names."""
+    node = level.place.node
+    values = {**level.frame.f_globals, **level.frame.f_locals}
+    seen: set[int] = set()
+    for part in ast.walk(node) if node is not None else ():
+        value: object = None
+        if isinstance(part, ast.Name):
+            value = values.get(part.id)
+        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+            value = getattr(values.get(part.value.id), part.attr, None)
+        if isinstance(value, torch.Tensor) and id(value) not in seen:
+            seen.add(id(value))
+            yield written(part), value
+
+
+def _origins(scene: Scene, found: Mismatch) -> Iterator[OriginStep]:
+    """The operations that made the dimensions at fault, newest first, one operand after the other."""
+    told: list[OriginStep] = []
+    for name in list(dict.fromkeys(name for name, _, _ in found.blamed))[:2]:
+        chain = list(_chain(scene, name, [axis for other, axis, _ in found.blamed if other == name]))
+        if [replace(step, operand="") for step in chain] != told:
+            yield from chain
+        told = [replace(step, operand="") for step in chain]
+
+
+def _chain(scene: Scene, name: str, axes: list[Axis]) -> Iterator[OriginStep]:
+    """The way to an operand: what made its dimensions, and the operand itself."""
+    assert scene.call is not None
+    tensor = next((t for role, t in scene.call.tensors().items() if scene.call.text(role) == name), None)
+    maker = scene.replay.provenance.maker(tensor) if tensor is not None else None
+    steps = {step for axis in axes for step in (*axis.steps(), *_makers(scene, axis, maker))}
+    for index in sorted(steps | ({maker} if maker is not None else set()), reverse=True)[:_LONGEST]:
+        yield _step(scene, scene.replay.steps[index], name)
+    if tensor is not None and (path := scene.replay.weight(tensor)):
+        yield OriginStep("parameter", path, tuple(tensor.shape), path, operand=name)
+    for source in sorted({source.name for axis in axes for source in axis.inputs()}):
+        given = scene.program.given.get(source)
+        if given is not None:
+            yield OriginStep("input", "", tuple(given.shape), source, operand=name)
+
+
+def _makers(scene: Scene, axis: Axis, maker: int | None) -> Iterator[int]:
+    """The operations whose weights gave a dimension its size."""
+    last = len(scene.replay.steps) if maker is None else maker + 1
+    for weight in axis.weights():
+        path = weight.label.strip("`").rpartition(".")[0]
+        numbers = (i for i in reversed(range(last)) if path and scene.replay.steps[i].module == path)
+        yield from list(numbers)[:1]
+
+
+def _step(scene: Scene, step: Step, name: str) -> OriginStep:
+    is_layer = bool(step.module) and type(scene.root.get_submodule(step.module)).__module__.startswith("torch.nn.")
+    label = step.module if is_layer else step.op
+    return OriginStep(step.op, step.module, step.shapes[0] if step.shapes else (), label, _of(step.place), operand=name)
+
+
+def _all_terms(found: Mismatch, names: object) -> Iterator[tuple[str, str]]:
+    several = len({name for name, _, _ in found.blamed}) > 1
+    for name, axis, _ in found.blamed[:4]:
+        for term, said in terms(axis, names):  # type: ignore[arg-type]
+            yield term, f"{said}, in `{name}`" if several else said
+
+
+def _fits(scene: Scene, found: Mismatch, *, real: bool) -> str:
+    """For which inputs the program would have run, if it does with the closest of them."""
+    for _, axis, wanted in found.blamed:
+        if wanted is None or (fit := fitting(axis, wanted, scene.replay.provenance.names)) is None:
+            continue
+        sizes: dict[str, dict[int, int]] = {}
+        for source, size in fit.sizes.items():
+            sizes.setdefault(source.name, {})[source.index] = size
+        edit = Edit(given={name: lambda t, s=new: _resized(t, s) for name, new in sizes.items()})
+        if replay(scene.program, edit, real=real).failure is None:
+            return fit.text
+    return ""
+
+
+def _resized(tensor: torch.Tensor, sizes: dict[int, int]) -> torch.Tensor:
+    """A tensor of other sizes with the same values over and over."""
+    for axis, size in sizes.items():
+        times = [1] * tensor.ndim
+        times[axis] = -(-size // max(tensor.shape[axis], 1))
+        tensor = tensor.repeat(times).narrow(axis, 0, size)
+    return tensor

@@ -1,0 +1,273 @@
+"""What does not fit where tensors meet element by element or end to end: broadcasting, cat, stack."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from tensorscope.live.postmortem.axes import Kind
+from tensorscope.live.postmortem.scene import Mismatch, Remedy
+from tensorscope.reports import shape_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from tensorscope.live.postmortem.axes import Axis
+    from tensorscope.live.postmortem.scene import Scene
+
+BROADCASTING = (
+    *("add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "pow", "where", "masked_fill", "masked_fill_"),
+    *("maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne", "lerp", "addcmul", "addcdiv", "bitwise_and"),
+    *("bitwise_or", "logical_and", "logical_or", "atan2", "remainder", "fmod", "mse_loss", "l1_loss", "rsub", "copy_"),
+    *("smooth_l1_loss", "huber_loss", "kl_div", "gaussian_nll_loss", "poisson_nll_loss", "expand_as", "fmax", "fmin"),
+    *("soft_margin_loss", "multiply", "subtract", "divide", "true_divide", "floor_divide"),
+)
+
+
+def broadcast(scene: Scene) -> Mismatch | None:
+    """Tensors of which one axis can't be stretched to fit the other."""
+    call = scene.call
+    assert call is not None
+    pair = next((p for p in combinations(call.tensors(), 2) if _clashes(*(call.roles[name] for name in p))), None)
+    if pair is None:
+        return None
+    a, b = (call.roles[name] for name in pair)
+    places = _clashes(a, b)
+    place = places[0]
+    one, other = (f"`{call.text(name)}`" for name in pair)
+    left, right = scene.axes(a)[-place], scene.axes(b)[-place]
+    title = f"{scene.subject} does not broadcast: {_difference(a, b, one, other, places)}"
+    if f"`{call.text(pair[0])}`" == scene.subject:
+        title = f"{one} and {other} do not go together: {a.shape[-place]} against {b.shape[-place]}"
+    blamed: list[tuple[str, Axis, int | None]] = []
+    for number in (places[-1], *places[:-1]) if len(places) < 3 else (places[-1], places[0]):
+        two = scene.axes(a)[-number], scene.axes(b)[-number]
+        pairs = [(call.text(pair[0]), two[0], two[1].size), (call.text(pair[1]), two[1], two[0].size)]
+        # A table is as large as it is; what meets it is at fault.
+        table = bool(scene.replay.weight(a)) and not scene.replay.weight(b)
+        blamed += reversed(pairs) if table else pairs
+    found = Mismatch(title, blamed)
+    found.remedies += [*_more_axes(scene, pair), *_cut(scene, pair, place), *_projected(scene, pair)]
+    sized = (scene.resized_producer(left, right.size, 32), scene.resized_producer(right, left.size, 32))
+    found.remedies += [remedy for remedy in sized if remedy is not None]
+    return found
+
+
+def _clashes(a: Tensor, b: Tensor) -> list[int]:
+    """The axes that do not fit, counted from 1 from the right."""
+    places = range(1, min(a.ndim, b.ndim) + 1)
+    return [p for p in places if a.shape[-p] != b.shape[-p] and 1 not in (a.shape[-p], b.shape[-p])]
+
+
+def _difference(a: Tensor, b: Tensor, one: str, other: str, places: list[int]) -> str:
+    if len(places) > 1 and a.ndim == b.ndim:
+        axes = [a.ndim - place for place in reversed(places)]
+        listed = ", ".join(map(str, axes[:-1])) + f" and {axes[-1]}"
+        sizes = [shape_text(tuple(t.shape[axis] for axis in axes)) for t in (a, b)]
+        return f"axes {listed} are {sizes[0]} in {one} and {sizes[1]} in {other}"
+    place = places[0]
+    if a.ndim == b.ndim:
+        return f"axis {a.ndim - place} is {a.shape[-place]} in {one} and {b.shape[-place]} in {other}"
+    if place == 1:
+        return f"the last axis is {a.shape[-1]} in {one} and {b.shape[-1]} in {other}"
+    axes = [t.ndim - place for t in (a, b)]
+    return f"axis {axes[0]} of {one} is {a.shape[-place]}, axis {axes[1]} of {other} is {b.shape[-place]}"
+
+
+def _more_axes(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
+    """The tensor with fewer axes, with axes of size 1 put where its own then meet their equals."""
+    call = scene.call
+    assert call is not None
+    a, b = (call.roles[name] for name in pair)
+    role, small, large = (pair[0], a, b) if a.ndim < b.ndim else (pair[1], b, a)
+    missing = large.ndim - small.ndim
+    if not missing or not small.ndim:
+        return
+    for places in combinations(range(large.ndim), small.ndim):
+        sizes = [large.shape[place] for place in places]
+        if list(small.shape) != sizes or places == tuple(range(missing, large.ndim)):
+            continue
+        index = tuple(slice(None) if axis in places else None for axis in range(places[0], large.ndim))
+        text = ", ".join(":" if entry else "None" for entry in index)
+        rank = 8 if places[0] <= 1 else 16
+        if places == (0,):
+            text, rank = ", ".join([":", *["None"] * (len(index) - 1)]), 9
+        yield scene.transform(role, f"[{text}]", lambda t, i=index: t[i], rank)
+
+
+def _cut(scene: Scene, pair: tuple[str, str], place: int) -> Iterator[Remedy]:
+    """The longer tensor cut to the shorter one, where the longer one is a table; or the program's input."""
+    call = scene.call
+    assert call is not None
+    for role, other in (pair, pair[::-1]):
+        tensor, size = call.roles[role], call.roles[other].shape[-place]
+        axis = scene.axes(tensor)[-place]
+        if axis.size <= size:
+            continue
+        cut = ", ".join([*[":"] * (tensor.ndim - place), f":{size}"])
+        dim = tensor.ndim - place
+        if axis.kind is Kind.WEIGHT:
+            yield scene.transform(role, f"[{cut}]", lambda t, d=dim, n=size: t.narrow(d, 0, n), 12)
+        yield from _shorter_input(scene, axis, size)
+        if tensor.ndim >= 3 and tensor.ndim == call.roles[other].ndim and dim >= 2:
+            rank = 28
+            yield scene.transform(role, f"[{cut}]", lambda t, d=dim, n=size: t.narrow(d, 0, n), rank)
+
+
+def _shorter_input(scene: Scene, axis: Any, size: int) -> Iterator[Remedy]:
+    from tensorscope.live.postmortem.wording import fitting
+
+    fit = fitting(axis, size)
+    if fit is None:
+        return
+    for source, new in fit.sizes.items():
+        name, index = source.name, source.index
+        given = scene.program.given.get(name)
+        if given is not None and new < given.shape[index]:
+            cut = ", ".join([*[":"] * index, f":{new}"])
+            said = f"give it at most {new}: `{name}[{cut}]`"
+            edit = scene.given(name, lambda t, i=index, n=new: t.narrow(i, 0, n))
+            yield Remedy(said, edit, "", 22)
+
+
+def _projected(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
+    """A residual that takes a projection where sizes change."""
+    call = scene.call
+    assert call is not None
+    if not call.op.startswith("add"):
+        return
+    for role, other in (pair[::-1], pair):
+        tensor, target = call.roles[role], call.roles[other]
+        if tensor.ndim != target.ndim or not tensor.is_floating_point():
+            continue
+        text = call.text(role)
+        if tensor.ndim == 4 and tensor.shape[0] == target.shape[0]:
+            yield from _strided(scene, role, tensor, target)
+        elif tensor.shape[:-1] == target.shape[:-1]:
+            shape = tensor.shape[-1], target.shape[-1]
+            edit = scene.changing(role, lambda t, s=shape: t @ t.new_zeros(s), only_here=True)
+            yield Remedy(f"a projection on the shortcut `{text}`: `nn.Linear{shape}`", edit, scene.line, 30)
+
+
+def _strided(scene: Scene, role: str, tensor: Tensor, target: Tensor) -> Iterator[Remedy]:
+    assert scene.call is not None
+    strides = [-(-small // large) if large else 0 for small, large in zip(tensor.shape[2:], target.shape[2:], strict=True)]
+    made = [(size - 1) // stride + 1 if stride else 0 for size, stride in zip(tensor.shape[2:], strides, strict=True)]
+    if made != list(target.shape[2:]) or strides[0] != strides[1]:
+        return
+    stride, channels = strides[0], (target.shape[1], tensor.shape[1], 1, 1)
+    said = f"a projection on the shortcut `{scene.call.text(role)}`: `nn.Conv2d({channels[1]}, {channels[0]}, 1"
+    said += f", stride={stride})`" if stride > 1 else ")`"
+    edit = scene.changing(role, lambda t: F.conv2d(t, t.new_zeros(channels), stride=stride), only_here=True)
+    yield Remedy(said, edit, scene.line, 10)
+
+
+def joined(scene: Scene) -> Mismatch | None:
+    """`cat` of tensors that differ in more than the axis they are joined along."""
+    call = scene.call
+    assert call is not None
+    parts = {name: t for name, t in call.tensors().items() if name.startswith("tensors")}
+    if len(parts) < 2:
+        return None
+    (first, a), *rest = parts.items()
+    dim = call.roles.get("dim", 0)
+    dim = dim if isinstance(dim, int) else 0
+    for name, b in rest:
+        if a.ndim != b.ndim:
+            return _uneven(scene, (first, name))
+        axes = [i for i in range(a.ndim) if a.shape[i] != b.shape[i] and i != dim % a.ndim]
+        if axes:
+            return _unequal(scene, (first, name), axes, dim)
+    return None
+
+
+def _uneven(scene: Scene, pair: tuple[str, str]) -> Mismatch:
+    call = scene.call
+    assert call is not None
+    a, b = (call.roles[name] for name in pair)
+    one, other = (call.text(name) for name in pair)
+    found = Mismatch(f"{scene.subject}: `{one}` has {a.ndim} axes and `{other}` has {b.ndim}")
+    role, small, large = (pair[0], a, b) if a.ndim < b.ndim else (pair[1], b, a)
+    for place in range(large.ndim if large.ndim - small.ndim == 1 else 0):
+        rest = [size for axis, size in enumerate(large.shape) if axis != place]
+        if rest == list(small.shape):
+            found.remedies.append(scene.transform(role, f".unsqueeze({place})", lambda t, p=place: t.unsqueeze(p), 10))
+    return found
+
+
+def _unequal(scene: Scene, pair: tuple[str, str], axes: Sequence[int], dim: int) -> Mismatch:
+    call = scene.call
+    assert call is not None
+    a, b = (call.roles[name] for name in pair)
+    one, other = (call.text(name) for name in pair)
+    left, right = scene.axes(a)[axes[0]], scene.axes(b)[axes[0]]
+    title = f"{scene.subject}: axis {axes[0]} is {left.size} in `{one}` and {right.size} in `{other}`"
+    found = Mismatch(title, [(one, left, right.size), (other, right, left.size)])
+    others = [i for i in range(a.ndim) if a.shape[i] != b.shape[i]]
+    if len(others) == 1 and "dim" in call.slots:
+        edit = scene.changing("dim", lambda _: others[0])
+        found.remedies.append(Remedy(f"`dim={others[0]}` in place of `dim={dim}`", edit, scene.line, 12))
+    elif len(others) == 1:
+        edit = scene.replacing(lambda tensors, *_, **__: torch.cat(tensors, others[0]))
+        found.remedies.append(Remedy(f"join along axis {others[0]}: `dim={others[0]}`", edit, scene.line, 12))
+    if min(axes) >= 2 and a.is_floating_point():
+        found.remedies += _resampled(scene, pair)
+    for axis, size in ((left, right.size), (right, left.size)):
+        if (remedy := scene.resized_producer(axis, size, 30)) is not None:
+            found.remedies.append(remedy)
+    return found
+
+
+def _resampled(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
+    """Maps of unequal size brought to the same one."""
+    call = scene.call
+    assert call is not None
+    a, b = (call.roles[name] for name in pair)
+    grows = a.shape[2:].numel() < b.shape[2:].numel()
+    role, other = pair if grows else pair[::-1]
+    size = tuple(call.roles[other].shape[2:])
+    text = call.text(role)
+    said = f"`F.interpolate({text}, size={call.text(other)}.shape[2:])` in place of `{text}`"
+    yield Remedy(said, scene.changing(role, lambda t: F.interpolate(t, size=size)), scene.line, 15)
+
+
+def stacked(scene: Scene) -> Mismatch | None:
+    """`stack` of tensors of unequal shape."""
+    call = scene.call
+    assert call is not None
+    parts = [(name, t) for name, t in call.tensors().items() if name.startswith("tensors")]
+    odd = next((part for part in parts if part[1].shape != parts[0][1].shape), None) if parts else None
+    if odd is None:
+        return None
+    (first, a), (name, b) = parts[0], odd
+    shapes = shape_text(tuple(a.shape)), shape_text(tuple(b.shape))
+    found = Mismatch(f"{scene.subject}: `{call.text(first)}` is {shapes[0]} and `{call.text(name)}` is {shapes[1]}")
+    if a.ndim != b.ndim:
+        return found
+    axes = [i for i in range(a.ndim) if a.shape[i] != b.shape[i]]
+    left, right = scene.axes(a)[axes[0]], scene.axes(b)[axes[0]]
+    found.blamed = [(call.text(first), left, right.size), (call.text(name), right, left.size)]
+    for axis, size in ((left, right.size), (right, left.size)):
+        if (remedy := scene.resized_producer(axis, size, 20)) is not None:
+            found.remedies.append(remedy)
+    if axes == [0]:
+        pad = torch.nn.utils.rnn.pad_sequence
+        edit = scene.replacing(lambda tensors, *_, **__: pad(list(tensors), batch_first=True))
+        said = "pad them to the longest: `nn.utils.rnn.pad_sequence(…, batch_first=True)`"
+        found.remedies.append(Remedy(said, edit, scene.line, 15))
+    if len(axes) == 1:
+        edit = scene.replacing(lambda tensors, *_, **__: torch.cat(list(tensors), axes[0]))
+        found.remedies.append(Remedy(f"`torch.cat(…, dim={axes[0]})` in place of `stack`", edit, scene.line, 25))
+    return found
+
+
+ANALYSES: dict[str, Any] = {
+    **dict.fromkeys(BROADCASTING, broadcast),
+    **dict.fromkeys(("cat", "concat", "concatenate", "hstack", "vstack"), joined),
+    "stack": stacked,
+}

@@ -1,0 +1,207 @@
+"""What does not fit in indexing, gather, scatter and embeddings."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tensorscope.live.postmortem.scene import Mismatch, Remedy
+from tensorscope.reports import shape_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tensorscope.live.postmortem.scene import Scene
+
+
+def embedding(scene: Scene) -> Mismatch | None:
+    """Ids that an embedding has no row for, or that are no integers."""
+    call = scene.call
+    assert call is not None
+    ids, table = call.tensor("input"), call.tensor("weight")
+    if ids is None or table is None:
+        return None
+    if ids.is_floating_point():
+        found = Mismatch(f"{scene.subject} takes whole numbers and got {_dtype(ids)}")
+        found.remedies.append(scene.transform("input", ".long()", lambda t: t.long(), 5))
+        return found
+    if "out of range" not in scene.message or not ids.numel() or ids.is_meta:
+        return None
+    low, high, rows = int(ids.min()), int(ids.max()), table.shape[0]
+    bad = high if high >= rows else low
+    found = Mismatch(f"{scene.subject} got id {bad} and has rows 0 to {rows - 1}", [(call.text("weight"), scene.axes(table)[0], high + 1)])
+    found.got = f"`{call.text('input')}` {shape_text(tuple(ids.shape))} holds ids from {low} to {high}"
+    if high >= rows and low >= 0:
+        remedy = scene.rebuild(scene.path, 10, num_embeddings=high + 1) if scene.depth else None
+        found.remedies += [remedy] if remedy is not None else []
+    clamp = scene.transform("input", f".clamp(0, {rows - 1})", lambda t: t.clamp(0, rows - 1), 60)
+    found.remedies.append(clamp)
+    return found
+
+
+def gather(scene: Scene) -> Mismatch | None:
+    """An index that gather, scatter or index_select can't follow."""
+    call = scene.call
+    assert call is not None
+    x, index, dim = call.tensor("input", "self"), call.tensor("index"), call.roles.get("dim", 0)
+    if x is None or index is None or not isinstance(dim, int):
+        return None
+    name, source = call.text("index"), call.text("input" if "input" in call.roles else "self")
+    if index.dtype not in (torch.int64, torch.int32):
+        found = Mismatch(f"{scene.subject}: the index `{name}` is {_dtype(index)}, whole numbers are needed")
+        found.remedies.append(scene.transform("index", ".long()", lambda t: t.long(), 5))
+        return found
+    if call.op != "index_select" and index.ndim != x.ndim:
+        title = f"{scene.subject}: the index `{name}` has {index.ndim} {_axes(index)} and `{source}` has {x.ndim}"
+        found = Mismatch(title, [(name, axis, None) for axis in scene.axes(index)[:1]])
+        for place in (dim % max(x.ndim, 1), *range(index.ndim + 1)):
+            if index.ndim == x.ndim - 1 and place <= index.ndim:
+                rank = 5 if place == dim % x.ndim else 45
+                found.remedies.append(
+                    scene.transform("index", f".unsqueeze({place})", lambda t, p=place: t.unsqueeze(p), rank)
+                )
+        return found
+    return _beyond(scene, x, index, dim) or _too_long(scene, x, index, dim)
+
+
+def _beyond(scene: Scene, x: Tensor, index: Tensor, dim: int) -> Mismatch | None:
+    call = scene.call
+    assert call is not None
+    if not index.numel() or index.is_meta or "out of" not in scene.message:
+        return None
+    size, high, low = x.shape[dim], int(index.max()), int(index.min())
+    if high < size and low >= 0:
+        return None
+    bad = high if high >= size else low
+    title = f"{scene.subject}: index {bad} is not within the {size} of axis {dim % x.ndim}"
+    found = Mismatch(title, [(call.text("input"), scene.axes(x)[dim], high + 1)])
+    found.got = f"`{call.text('index')}` {shape_text(tuple(index.shape))} holds {low} to {high}"
+    found.remedies += [r for r in (scene.resized_producer(scene.axes(x)[dim], high + 1, 15),) if r is not None]
+    for other in range(x.ndim):
+        if x.shape[other] > high and other != dim % x.ndim and "dim" in call.slots:
+            edit = scene.changing("dim", lambda _, d=other: d)
+            found.remedies.append(Remedy(f"`dim={other}` in place of `dim={dim}`", edit, scene.line, 40))
+    return found
+
+
+def _too_long(scene: Scene, x: Tensor, index: Tensor, dim: int) -> Mismatch | None:
+    call = scene.call
+    assert call is not None
+    pairs = enumerate(zip(index.shape, x.shape, strict=False))
+    place = next((i for i, (n, m) in pairs if n > m and i != dim % x.ndim), None)
+    if place is None:
+        return None
+    title = f"{scene.subject}: axis {place} of the index is {index.shape[place]} and the tensor's is {x.shape[place]}"
+    found = Mismatch(title, [(call.text("index"), scene.axes(index)[place], x.shape[place])])
+    if index.ndim == 2 and index.shape[1 - place] <= x.shape[1 - place]:
+        found.remedies.append(scene.transform("index", ".t()", lambda t: t.t(), 30))
+    return found
+
+
+def indexed(scene: Scene) -> Mismatch | None:
+    """An index or a slice that a tensor doesn't have."""
+    call = scene.call
+    assert call is not None
+    x = call.tensor("input", "self")
+    if x is None:
+        return None
+    text = call.text("input" if "input" in call.roles else "self")
+    if said := re.search(r"index (-?\d+) is out of bounds for dimension (\d+) with size (\d+)", scene.message):
+        index, dim, size = map(int, said.groups())
+        axis = scene.axes(x)[dim] if dim < x.ndim else None
+        span = f"indices 0 to {size - 1}" if size else "no entries"
+        title = f"{scene.subject}: index {index} on axis {dim} of `{text}`, which has {span}"
+        found = Mismatch(title, [(text, axis, index + 1)] if axis is not None else [])
+        found.remedies += _nearest(scene, index, size)
+        if axis is not None and (remedy := scene.resized_producer(axis, index + 1, 30)) is not None:
+            found.remedies.append(remedy)
+        return found
+    if "too many indices" in scene.message:
+        return Mismatch(f"{scene.subject}: more indices than the {x.ndim} {_axes(x)} of `{text}`")
+    if said := re.search(r"shape of the mask (\[.*?\]) at index (\d+) does not match", scene.message):
+        shape = shape_text(tuple(x.shape))
+        found = Mismatch(f"{scene.subject}: the mask is {_round(said[1])} and `{text}` is {shape}")
+        found.blamed = [(text, axis, None) for axis in scene.axes(x)[int(said[2]) : int(said[2]) + 1]]
+        return found
+    return None
+
+
+def _nearest(scene: Scene, index: int, size: int) -> list[Remedy]:
+    """The last entry in place of one beyond it."""
+    call = scene.call
+    assert call is not None
+    asked = call.roles.get("index")
+    if not size or not isinstance(asked, int | tuple) or (isinstance(asked, tuple) and index not in asked):
+        return []
+
+    def last(value: Any) -> Any:
+        return tuple(-1 if i == index else i for i in value) if isinstance(value, tuple) else -1
+
+    return [Remedy(f"the last entry, `-1` in place of `{index}`", scene.changing("index", last), scene.line, 40)]
+
+
+def selected(scene: Scene) -> Mismatch | None:
+    """`narrow` or `select` beyond the end of an axis."""
+    call = scene.call
+    assert call is not None
+    x = call.tensor("input", "self")
+    said = re.search(r"start \((\d+)\) \+ length \((\d+)\) exceeds dimension size \((\d+)\)", scene.message)
+    if x is None or said is None:
+        return None
+    start, length, size = map(int, said.groups())
+    dim = next((v for v in (call.roles.get("dim"), *scene.failure.args[1:]) if isinstance(v, int)), 0)
+    text = call.text("input" if "input" in call.roles else "self")
+    title = f"{scene.subject}: {start} to {start + length} exceeds the {size} of axis {dim % x.ndim} of `{text}`"
+    found = Mismatch(title, [(text, scene.axes(x)[dim], start + length)])
+    if size > start:
+        edit = scene.replacing(lambda t, *_, **__: t.narrow(dim, start, size - start))
+        said_fix = f"a length of {size - start} in place of {length}"
+        found.remedies.append(Remedy(said_fix, edit, scene.line, 30))
+    return found
+
+
+def one_hot(scene: Scene) -> Mismatch | None:
+    """Classes beyond the number of classes."""
+    call = scene.call
+    assert call is not None
+    ids = call.tensor("input", "self", "tensor")
+    if ids is None or ids.is_meta or not ids.numel():
+        return None
+    if ids.dtype != torch.int64:
+        name = next(iter(call.tensors()))
+        found = Mismatch(f"{scene.subject} takes int64 classes and got {_dtype(ids)}")
+        found.remedies.append(scene.transform(name, ".long()", lambda t: t.long(), 5))
+        return found
+    high, count = int(ids.max()), next((v for v in call.roles.values() if type(v) is int), -1)
+    title = f"{scene.subject}: class {high} is not below the number of classes, {count}"
+    found = Mismatch(title)
+    role = next((role for role, value in call.roles.items() if type(value) is int), None)
+    if role is not None and high >= count:
+        edit = scene.changing(role, lambda _: high + 1)
+        found.remedies.append(Remedy(f"{high + 1} classes in place of {count}", edit, scene.line, 10))
+    return found
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _axes(tensor: Tensor) -> str:
+    return "axis" if tensor.ndim == 1 else "axes"
+
+
+def _round(shape: str) -> str:
+    return shape.replace("[", "(").replace("]", ")")
+
+
+ANALYSES: dict[str, Any] = {
+    "embedding": embedding,
+    "embedding_bag": embedding,
+    **dict.fromkeys(("gather", "scatter", "scatter_", "scatter_add", "scatter_add_", "index_select"), gather),
+    **dict.fromkeys(("take_along_dim", "index_add", "index_add_", "index_copy_", "index_fill_"), gather),
+    **dict.fromkeys(("getitem", "setitem", "select"), indexed),
+    "narrow": selected,
+    "one_hot": one_hot,
+}

@@ -1,0 +1,113 @@
+"""Finds what does not fit in a failed call."""
+
+from __future__ import annotations
+
+import ast
+import re
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tensorscope.live.postmortem import (
+    mismatch_joins,
+    mismatch_lookups,
+    mismatch_losses,
+    mismatch_products,
+    mismatch_sequences,
+    mismatch_views,
+    mismatch_windows,
+)
+from tensorscope.live.postmortem.axes import Kind
+from tensorscope.live.postmortem.mismatch_kinds import other_kind
+from tensorscope.live.postmortem.scene import Mismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tensorscope.live.postmortem.scene import Remedy, Scene
+
+_ANALYSES: dict[str, Any] = {
+    **mismatch_products.ANALYSES,
+    **mismatch_joins.ANALYSES,
+    **mismatch_views.ANALYSES,
+    **mismatch_windows.ANALYSES,
+    **mismatch_lookups.ANALYSES,
+    **mismatch_sequences.ANALYSES,
+    **mismatch_losses.ANALYSES,
+}
+_HIGHEST_RANK = 5
+
+
+def find_mismatch(scene: Scene) -> Mismatch:
+    """What does not fit; torch's own words where nothing more is known."""
+    if scene.call is None:
+        return Mismatch(_quoted(scene))
+    analysis = _ANALYSES.get(scene.op)
+    found = other_kind(scene) or (analysis(scene) if analysis else None) or mismatch_views.missing_axis(scene)
+    if found is None and "broadcast" in scene.message or "must match the size of tensor" in scene.message:
+        found = found or mismatch_joins.broadcast(scene)
+    return found or _plain(scene)
+
+
+def _plain(scene: Scene) -> Mismatch:
+    """Torch's words, and the operand that is computed."""
+    found = Mismatch(_quoted(scene))
+    assert scene.call is not None
+    for name, tensor in scene.call.tensors().items():
+        axes = scene.axes(tensor)
+        made = [axis for axis in axes if axis.kind is not Kind.WEIGHT or axis.step is not None]
+        if made:
+            found.blamed.append((scene.call.text(name), made[-1], None))
+            break
+    return found
+
+
+def _quoted(scene: Scene) -> str:
+    said = re.sub(r"\s+", " ", scene.message.strip().partition("\n")[0])
+    text = said if len(said) <= 110 else said[:109] + "…"
+    return f"{scene.subject}: {text[:1].lower() + text[1:] if text[1:2].islower() else text}" if text else scene.subject
+
+
+def general_remedies(scene: Scene) -> Iterator[Remedy]:
+    """Small changes of one operand after which the call by itself succeeds, the likeliest first."""
+    call = scene.call
+    if call is None or isinstance(scene.node, ast.Name):
+        return
+    for role, tensor in call.tensors().items():
+        if scene.replay.weight(tensor) or tensor.ndim > _HIGHEST_RANK:
+            continue
+        for suffix, change, rank in _views(tensor):
+            remedy = scene.transform(role, suffix, change, rank)
+            if _succeeds(scene, role, change):
+                yield remedy
+
+
+def _views(tensor: torch.Tensor) -> Iterator[tuple[str, Any, int]]:
+    for place in range(tensor.ndim + 1):
+        yield f".unsqueeze({place})", lambda t, p=place: t.unsqueeze(p), 70 + place
+    for place, size in enumerate(tensor.shape):
+        if size == 1:
+            yield f".squeeze({place})", lambda t, p=place: t.squeeze(p), 66
+    for first, second in combinations(range(tensor.ndim), 2):
+        rank = 80 if first else 90  # the first axis is the batch's, as a rule
+        yield f".transpose({first}, {second})", lambda t, i=first, j=second: t.transpose(i, j), rank
+    if tensor.ndim > 2:
+        yield ".flatten(1)", lambda t: t.flatten(1), 75
+
+
+def _succeeds(scene: Scene, role: str, change: Any) -> bool:
+    """Whether the call by itself runs with one argument changed."""
+    failure = scene.failure
+    if failure.func is None:
+        return True
+    from tensorscope.live.postmortem.calls import changed
+
+    assert scene.call is not None
+    try:
+        with torch.no_grad():
+            args, kwargs = changed(scene.call.slots[role], change, failure.args, failure.kwargs)
+            failure.func(*args, **kwargs)
+    except Exception:  # noqa: BLE001  (any failure means no)
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""Makes one of torch's modules anew with other sizes, and writes down how."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Attributes that say how large an axis is that a module makes.
+MAKES = ("out_features", "out_channels", "embedding_dim", "hidden_size", "num_features", "num_channels", "embed_dim")
+
+
+def rebuilt(module: nn.Module, changes: Mapping[str, Any]) -> nn.Module:
+    """A module of the same class and settings but for some; weights are drawn anew.
+
+    Args:
+        module: one of torch's own.
+        changes: constructor arguments that differ; `class` names another class of `torch.nn`.
+    """
+    arguments = _settings(module) | dict(changes)
+    kind = getattr(nn, str(arguments.pop("class", type(module).__name__)))
+    accepted = {key: value for key, value in arguments.items() if key in _parameters(kind)}
+    twin: nn.Module = kind(**accepted)
+    like = next(module.parameters(), None)
+    if like is not None:
+        twin = twin.to(device=like.device, dtype=like.dtype if like.is_floating_point() else None)
+    return twin.train(module.training)
+
+
+def can_rebuild(module: nn.Module) -> bool:
+    """Whether a module is one of torch's own, as its constructor made it."""
+    plain = getattr(nn, type(module).__name__, None) is type(module)
+    return plain and not module._forward_pre_hooks and "parametrizations" not in module._modules
+
+
+def constructor(module: nn.Module, changes: Mapping[str, Any]) -> str:
+    """How the changed module is made: `nn.Conv2d(16, 64, 3, padding=1)`."""
+    arguments = _settings(module) | dict(changes)
+    name = str(arguments.pop("class", type(module).__name__))
+    parts = []
+    by_position = True
+    for key, parameter in _parameters(getattr(nn, name)).items():
+        value = arguments.get(key, parameter.default)
+        if parameter.default is inspect.Parameter.empty and by_position:
+            parts.append(_short(value))
+        else:
+            by_position = False
+            if key in arguments and _short(value) != _short(parameter.default):
+                parts.append(f"{key}={_short(value)}")
+    return f"nn.{name}({', '.join(parts)})"
+
+
+def usual(root: nn.Module, path: str, attribute: str) -> Any:
+    """What most modules at the same place of repeated blocks have for an attribute; None if there are too few."""
+    pattern = _pattern(path)
+    kind = type(root.get_submodule(path))
+    values = [
+        getattr(module, attribute, None)
+        for other, module in root.named_modules()
+        if type(module) is kind and _pattern(other) == pattern
+    ]
+    (value, count), *_ = Counter(map(repr, values)).most_common(1) or [("None", 0)]
+    return next(v for v in values if repr(v) == value) if len(values) >= 3 and count > len(values) / 2 else None
+
+
+def siblings(root: nn.Module, path: str) -> list[str]:
+    """The modules at the same place of repeated blocks that are made like this one, itself included."""
+    pattern, text = _pattern(path), constructor(root.get_submodule(path), {})
+    return [
+        other
+        for other, module in root.named_modules()
+        if _pattern(other) == pattern and can_rebuild(module) and constructor(module, {}) == text
+    ]
+
+
+def _optional(module: nn.Module, name: str) -> bool:
+    return _parameters(type(module))[name].default is None
+
+
+def _pattern(path: str) -> str:
+    return ".".join("*" if name.isdecimal() else name for name in path.split("."))
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """The constructor arguments that a module keeps as attributes."""
+    found = {}
+    for name in _parameters(type(module)):
+        value = getattr(module, name, inspect.Parameter.empty)
+        if name == "bias" and not isinstance(value, bool):
+            found[name] = getattr(module, "bias", None) is not None or getattr(module, "in_proj_bias", None) is not None
+        elif value is not inspect.Parameter.empty:
+            found[name] = value
+    # What follows another setting unless it is given.
+    follows = {"stride": "kernel_size", "kdim": "embed_dim", "vdim": "embed_dim"}
+    return {k: v for k, v in found.items() if not (k in follows and found.get(follows[k]) == v and _optional(module, k))}
+
+
+def _parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """The constructor's parameters; those of the parent where they are handed on."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in kind.__mro__:
+        if "__init__" not in base.__dict__ or base is nn.Module:
+            continue
+        parameters = inspect.signature(base.__init__).parameters
+        found = {**parameters, **found}
+        if not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+            break
+    skipped = {"self", "args", "kwargs", "device", "dtype", "mode", "proj_size"}
+    return {name: parameter for name, parameter in found.items() if name not in skipped}
+
+
+def _short(value: object) -> str:
+    """A value as its author would write it: `3` for `(3, 3)`."""
+    if isinstance(value, tuple) and value and all(entry == value[0] for entry in value):
+        return _short(value[0])
+    return repr(value)

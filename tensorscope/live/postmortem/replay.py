@@ -1,0 +1,299 @@
+"""Runs a failed program again, on copies, writing down every operation; with changes if asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as nn_module
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+from tensorscope.live.postmortem.crash import read_crash, running_place
+from tensorscope.live.postmortem.provenance import Provenance
+from tensorscope.live.sandbox import copied, imagined
+from tensorscope.live.tensors import entries, leaves
+from tensorscope.live.transcript import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import CodeType
+
+    from tensorscope.live.postmortem.crash import Crash
+    from tensorscope.live.postmortem.source import Place
+
+    Change = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[Any, tuple[Any, ...], dict[str, Any]]]
+    CallSite = tuple[CodeType, int, str, str | None]
+
+_SMALL_MODEL = 20_000_000  # elements of weights up to which a program is run for real, on copies
+_SMALL_INPUT = 2_000_000  # and of its arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Something that failed and can be run again.
+
+    Attributes:
+        root: holds every module that runs.
+        start: runs it, given what makes arguments match the sandbox.
+        given: the tensors it is given, by name.
+        scope: how much of the user's program it is, see `reports.Fix`.
+    """
+
+    root: nn.Module
+    start: Callable[[Callable[[Any], Any]], Any]
+    given: Mapping[str, torch.Tensor]
+    scope: str = "program"
+
+
+@dataclass(slots=True)
+class Step:
+    """One operation of a replay.
+
+    Attributes:
+        op: its name.
+        module: dotted path of the innermost module that was running.
+        place: the user's code that was running.
+        shapes: of what came out.
+        args: its positional arguments, None in place of tensors.
+        kwargs: its keyword arguments, likewise.
+        sources: the steps that made its operands.
+    """
+
+    op: str
+    module: str
+    place: Place | None
+    shapes: tuple[tuple[int, ...], ...] = ()
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    sources: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a replay ended with.
+
+    Attributes:
+        error: the exception.
+        module: dotted path of the innermost module that it left.
+        place: the user's code that was running.
+        func: the torch function that raised it, None if it was raised elsewhere.
+        op: that function's name.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        crash: the frames that it passed.
+    """
+
+    error: Exception
+    module: str
+    place: Place | None
+    crash: Crash
+    func: Any = None
+    op: str = ""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Changes to make while a program runs again.
+
+    Attributes:
+        modules: path → what makes the module that takes its place.
+        calls: code, instruction, operation and the module that must be running (None: any) → change of that call.
+        entering: path → change of the arguments that the module is called with.
+        given: change of the tensors that the program is given, by name.
+    """
+
+    modules: Mapping[str, Callable[[nn.Module], nn.Module]] = field(default_factory=dict)
+    calls: Mapping[CallSite, Change] = field(default_factory=dict)
+    entering: Mapping[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = field(default_factory=dict)
+    given: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What running a program again showed.
+
+    Attributes:
+        steps: its operations, in order.
+        provenance: where its tensors' dimensions came from.
+        failure: what it ended with, None if it ran through.
+        weights: the parameters and buffers that it ran with, with their paths.
+    """
+
+    steps: list[Step]
+    provenance: Provenance
+    failure: Failure | None
+    weights: list[tuple[str, torch.Tensor]]
+
+    def weight(self, tensor: torch.Tensor) -> str:
+        """The path of a parameter or buffer, empty for any other tensor."""
+        return next((path for path, weight in self.weights if weight is tensor), "")
+
+
+class _ReachedError(Exception):
+    """The program has come as far as it is to be run."""
+
+
+def replay(program: Program, edit: Edit | None = None, *, real: bool | None = None) -> Replay:
+    """Run a program again; nothing that it does to its modules or to tensors lasts, and nothing is printed.
+
+    Args:
+        program: what to run.
+        edit: what to change.
+        real: whether to compute on copies of all tensors; else tensors have no data. Default: if they are small.
+    """
+    place = copied if (is_small(program) if real is None else real) else imagined
+    silence = io.StringIO()
+    with (
+        contextlib.redirect_stdout(silence),
+        contextlib.redirect_stderr(silence),
+        place(program.root) as convert,
+    ):
+        watcher = _Watcher(program, edit or Edit())
+        watcher.swap_modules()
+        failure = watcher.run(convert)
+        return Replay(watcher.steps, watcher.provenance, failure, watcher.weights)
+
+
+def is_small(program: Program) -> bool:
+    """Whether a program can be run for real at little cost."""
+    weights = sum(t.numel() for t in _tensors(program.root) if not t.is_meta)
+    return weights <= _SMALL_MODEL and sum(t.numel() for t in program.given.values()) <= _SMALL_INPUT
+
+
+class _Watcher(TorchFunctionMode):
+    """Writes a program down while it runs, and changes what is to be changed."""
+
+    def __init__(self, program: Program, edit: Edit) -> None:
+        super().__init__()
+        self.program = program
+        self.edit = edit
+        self.steps: list[Step] = []
+        self.weights: list[tuple[str, torch.Tensor]] = []
+        self.provenance = Provenance(program.root)
+        self._failed: tuple[Exception, Any, str, tuple[Any, ...], dict[str, Any]] | None = None
+        self._paths = {id(module): path for path, module in program.root.named_modules()}
+        self._open: list[str] = []
+        self._thread = threading.get_ident()
+
+    def swap_modules(self) -> None:
+        """Put the changed modules in place; the sandbox puts the old ones back."""
+        for path, make in self.edit.modules.items():
+            module = self.program.root.get_submodule(path)
+            object.__setattr__(module, "__dict__", make(module).__dict__)
+
+    def run(self, convert: Callable[[Any], Any]) -> Failure | None:
+        """Run the program to its end, or until it fails."""
+        self._introduce(convert)
+        hooks = (
+            nn_module.register_module_forward_pre_hook(self._enter),
+            nn_module.register_module_forward_hook(self._leave, always_call=True),
+        )
+        try:
+            with self:
+                self.program.start(lambda value: tree_map_only(torch.Tensor, lambda t: self._given(t, convert), value))
+        except _ReachedError:
+            pass
+        except Exception as error:  # noqa: BLE001  (the program's own)
+            return self._failure(error)
+        finally:
+            for hook in hooks:
+                hook.remove()
+                nn_module._global_forward_hooks_always_called.pop(hook.id, None)  # which torch forgets
+        return None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function, changed if it is to be, and write it down."""
+        kwargs = kwargs or {}
+        if threading.get_ident() != self._thread:
+            return func(*args, **kwargs)
+        name = name_of(func)
+        if name == "backward":
+            raise _ReachedError
+        place, path = running_place(sys._getframe(1)), self._open[-1] if self._open else ""
+        if place is not None and self.edit.calls:
+            key = (place.code, place.lasti, name)
+            if change := self.edit.calls.get((*key, path)) or self.edit.calls.get((*key, None)):
+                func, args, kwargs = change(func, args, kwargs)
+        try:
+            result = func(*args, **kwargs)
+        except Exception as error:
+            self._failed = error, func, name, args, kwargs
+            raise
+        self._write(func, Step(name, path, place), args, kwargs, result)
+        return result
+
+    def _write(self, func: Any, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        results = list(leaves(result))
+        sources = {self.provenance.maker(tensor) for tensor in leaves((args, kwargs))}
+        self.provenance.follow(len(self.steps), step.module, func, args, kwargs, result)
+        if not results:
+            return  # a question about a tensor
+        step.shapes = tuple(tuple(tensor.shape) for tensor in results)
+        step.args, step.kwargs = tree_map_only(torch.Tensor, lambda _: None, (args, kwargs))
+        step.sources = tuple(sorted(source for source in sources if source is not None))
+        self.steps.append(step)
+
+    def _introduce(self, convert: Callable[[Any], Any]) -> None:
+        root = self.program.root
+        self.weights = [*root.named_parameters(), *root.named_buffers()]
+        for path, tensor in self.weights:
+            self.provenance.weight(path, tensor, root.get_submodule(path.rpartition(".")[0]))
+        for name, tensor in self.program.given.items():
+            if id(tensor) not in {id(t) for t in _tensors(root)}:
+                self.provenance.given(name, convert(tensor))
+
+    def _given(self, tensor: torch.Tensor, convert: Callable[[Any], Any]) -> Any:
+        twin = convert(tensor)
+        for name, original in self.program.given.items():
+            if original is tensor and (change := self.edit.given.get(name)):
+                return change(twin)
+        return twin
+
+    def _enter(self, module: nn.Module, args: Any) -> Any:
+        path = self._paths.get(id(module))
+        if path is None or threading.get_ident() != self._thread:
+            return None
+        self._open.append(path)
+        return self.edit.entering[path](args) if path in self.edit.entering else None
+
+    def _leave(self, module: nn.Module, *_: Any) -> None:
+        path = self._paths.get(id(module))
+        if threading.get_ident() == self._thread and path in self._open:
+            while self._open.pop() != path:
+                pass
+
+    def _failure(self, error: Exception) -> Failure:
+        """What failed: the torch function that raised, or else what the frames say."""
+        crash = read_crash(error)
+        module, scene = crash.module, crash.scene
+        path = self._paths.get(id(module), "") if module is not None else ""
+        place = scene.place if scene is not None else None
+        failure = Failure(error, path, place, crash)
+        if self._failed is None or self._failed[0] is not error:
+            return failure
+        _, func, op, args, kwargs = self._failed
+        return replace(failure, func=func, op=op, args=args, kwargs=kwargs)
+
+
+def _tensors(root: nn.Module) -> Iterator[torch.Tensor]:
+    yield from root.parameters()
+    yield from root.buffers()
+
+
+def named_tensors(name: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor in a value, by the expression that leads to it."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    for key, entry in entries(value):
+        yield from named_tensors(f"{name}[{key}]" if key.isdigit() else f"{name}.{key}", entry)
