@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tensorscope.live.postmortem.crash import Crash
-    from tensorscope.live.postmortem.replay import Failure
+    from tensorscope.live.postmortem.replay import Failure, Program, Replay
     from tensorscope.reports import ShapeReport
 
 _ATTRIBUTE = "__tensorscope_report__"
@@ -102,25 +102,40 @@ def _from_replay(crash: Crash, model: nn.Module | None) -> ShapeReport | None:
     """Run what failed again, and tell what that showed; None if nothing could be made to fail the same way."""
     if _has_peers():
         return None
+    outer = crash.user.place if crash.user is not None else None
     for program in programs(crash):
-        small = is_small(program)
-        for real in (True,) if small else (False, True):
-            seen = replay(program, real=real)
-            if seen.failure is not None and _agree(crash, seen.failure):
-                return account(crash, Scene(program, seen, seen.failure), model, real=real)
+        for real in (True,) if is_small(program) else (False, True):
+            seen = _seen(program, real=real)
+            if seen is not None and seen.failure is not None and _agree(crash, seen.failure, same_words=real):
+                return account(crash, Scene(program, seen, seen.failure, outer), model, real=real)
     return None
 
 
-def _agree(crash: Crash, failure: Failure) -> bool:
-    """Whether a replay failed as the program did: in the same module, on the same line, with the same kind of error."""
+def _seen(program: Program, *, real: bool) -> Replay | None:
+    try:
+        return replay(program, real=real)
+    except Exception:  # noqa: BLE001  (tensors of which no copy can be made, such as those inside of a vmap)
+        return None
+
+
+def _agree(crash: Crash, failure: Failure, *, same_words: bool) -> bool:
+    """Whether a replay failed as the program did: in the same module, on the same line, with the same error."""
     if crash.is_compiled:
         return failure.place is not None and failure.place.text in str(crash.error)
-    scene, again = crash.scene, failure.place
-    if scene is None or again is None or (scene.place.file, scene.place.line) != (again.file, again.line):
-        return False
     kinds = type(crash.error), type(failure.error)
     alike = issubclass(kinds[1], kinds[0]) or {*kinds} <= {RuntimeError, ValueError, IndexError, AssertionError}
-    return alike and crash.module is failure.crash.module
+    if same_words and str(crash.error) != str(failure.error):
+        return False  # the same line again, in another state
+    return alike and crash.module is failure.crash.module and _same_line(crash, failure)
+
+
+def _same_line(crash: Crash, failure: Failure) -> bool:
+    start = crash.entry.level if crash.entry is not None else 0
+    inside = crash.scene is not None and crash.levels.index(crash.scene) >= start
+    if failure.place is None or crash.scene is None or not inside:
+        return failure.place is None and not inside
+    place = crash.scene.place
+    return (place.file, place.line) == (failure.place.file, failure.place.line)
 
 
 def _has_peers() -> bool:

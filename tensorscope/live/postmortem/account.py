@@ -49,7 +49,7 @@ def account(crash: Crash, scene: Scene, model: nn.Module | None, *, real: bool) 
         title=found.title,
         error=_said(crash.error),
         op=scene.op or _op_of(crash),
-        module=_path(scene, model),
+        module=_path(crash, scene, model),
         module_type=_class_of(scene),
         operands=scene.operands(),
         where=_where(crash, scene),
@@ -85,23 +85,32 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _path(scene: Scene, model: nn.Module | None) -> str:
+def _path(crash: Crash, scene: Scene, model: nn.Module | None) -> str:
     """The module's path as the user knows it."""
-    path = scene.path.replace("_orig_mod.", "").removesuffix("_orig_mod")
-    if model is not None:
-        known = {id(module): name for name, module in model.named_modules()}
-        return known.get(id(scene.module), path)
+    module = scene.module
+    for root in (model, crash.entry.module if crash.entry is not None else None):
+        paths = {id(part): path for path, part in root.named_modules()} if root is not None else {}
+        if paths.get(id(module)):
+            return _plain(paths[id(module)])
     if scene.program.scope == "line":
         # The root holds the modules by the names of variables.
-        variable, _, rest = path.partition(".")
-        return rest or (variable if type(scene.module).__module__.startswith("torch.") else "")
-    if not path and type(scene.root).__module__.startswith("torch.nn."):
-        return _called(scene.failure.crash) or path
-    return path
+        variable, _, rest = scene.path.partition(".")
+        return _plain(rest) or (variable if type(module).__module__.startswith("torch.") else "")
+    if not scene.path and type(module).__module__.startswith("torch.nn.modules."):
+        return _called(crash)
+    return _plain(scene.path)
+
+
+def _plain(path: str) -> str:
+    return path.replace("_orig_mod.", "").removesuffix("_orig_mod")
 
 
 def _called(crash: Crash) -> str:
-    return ""
+    """What the user's line calls the outermost module: `criterion`."""
+    entry = crash.entry
+    node = crash.levels[entry.level - 1].place.node if entry is not None and entry.level else None
+    text = written(node.func) if isinstance(node, ast.Call) else ""
+    return text.removeprefix("self.") if text.replace(".", "").isidentifier() else ""
 
 
 def _name_in(crash: Crash, model: nn.Module | None) -> str:
@@ -172,6 +181,9 @@ def _tensors_at(level: Level) -> Iterator[tuple[str, torch.Tensor]]:
 def _origins(scene: Scene, found: Mismatch) -> Iterator[OriginStep]:
     """The operations that made the dimensions at fault, newest first, one operand after the other."""
     told: list[OriginStep] = []
+    if not found.blamed and scene.call is not None:
+        made = [(r, t) for r, t in scene.call.tensors().items() if not scene.replay.weight(t)]
+        yield from (step for role, _ in made[:1] for step in _chain(scene, scene.call.text(role), []))
     for name in list(dict.fromkeys(name for name, _, _ in found.blamed))[:2]:
         chain = list(_chain(scene, name, [axis for other, axis, _ in found.blamed if other == name]))
         if [replace(step, operand="") for step in chain] != told:
@@ -189,7 +201,8 @@ def _chain(scene: Scene, name: str, axes: list[Axis]) -> Iterator[OriginStep]:
         yield _step(scene, scene.replay.steps[index], name)
     if tensor is not None and (path := scene.replay.weight(tensor)):
         yield OriginStep("parameter", path, tuple(tensor.shape), path, operand=name)
-    for source in sorted({source.name for axis in axes for source in axis.inputs()}):
+    given_as = {scene.replay.argument(tensor)} - {""} if tensor is not None else set()
+    for source in sorted(given_as | {source.name for axis in axes for source in axis.inputs()}):
         given = scene.program.given.get(source)
         if given is not None:
             yield OriginStep("input", "", tuple(given.shape), source, operand=name)

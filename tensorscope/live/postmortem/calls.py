@@ -104,7 +104,7 @@ def read_call(func: Any, op: str, args: tuple[Any, ...], kwargs: dict[str, Any])
             if name == "operands":
                 continue
         roles[name], slots[name] = value, (slot,)
-    if getattr(func, "__name__", "").startswith("__r") and len(args) == 2 and op != "reshape":
+    if getattr(func, "__name__", "").startswith("__r") and {"input", "other"} <= roles.keys():
         roles["input"], roles["other"] = roles["other"], roles["input"]
         slots["input"], slots["other"] = slots["other"], slots["input"]
     return Call(op, roles, slots)
@@ -118,7 +118,8 @@ def _names(func: Any, op: str, count: int) -> Callable[[int], str]:
         known = ("input", "shape")
     if known is None:
         known = ("input", "other")
-    return lambda index: known[index] if index < len(known) else f"argument {index + 1}"
+    called = tuple("input" if name == "self" else name for name in known) if op else known
+    return lambda index: called[index] if index < len(called) else f"argument {index + 1}"
 
 
 @functools.lru_cache(maxsize=256)

@@ -14,12 +14,13 @@ from torch import nn
 from tensorscope.live.postmortem.source import Place
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import CodeType, FrameType
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _HOME = str(Path(__file__).parents[3]) + os.sep
 _OURS = (_HOME + "tensorscope" + os.sep, _HOME + "tui" + os.sep)
 _INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
+_MODULE_FILE = nn.Module.__call__.__code__.co_filename
 CALLS = (nn.Module._wrapped_call_impl.__code__, nn.Module._call_impl.__code__)
 
 
@@ -66,8 +67,15 @@ class Crash:
 
     @property
     def module(self) -> nn.Module | None:
-        """The innermost module that was running."""
-        return next((level.module for level in reversed(self.levels) if level.module is not None), None)
+        """The innermost module that was running; for a hook the module that it hangs on."""
+        for index in range(len(self.levels) - 1, -1, -1):
+            level = self.levels[index]
+            if level.module is not None:
+                below = self.levels[index - 1] if index else level
+                is_hook = below.place.file == _MODULE_FILE and level.frame.f_code.co_name in vars(type(level.module))
+                is_hook &= level.frame.f_code.co_name != "forward" and level.place.file != _MODULE_FILE
+                return below.module if is_hook and below.module is not None else level.module
+        return None
 
     @property
     def is_compiled(self) -> bool:
@@ -104,8 +112,10 @@ def is_users(file: str) -> bool:
     return not is_torchs(file) and not file.startswith(_INSTALLED)
 
 
-def running_place(frame: FrameType | None) -> Place | None:
-    """Where the innermost frame that is neither torch's nor ours is."""
+def running_place(frame: FrameType | None, start: CodeType) -> Place | None:
+    """Where the innermost frame that is neither torch's nor ours is, looking no further than a frame of ours."""
     while frame is not None and is_torchs(frame.f_code.co_filename):
+        if frame.f_code is start:
+            return None
         frame = frame.f_back
     return Place(frame.f_code, frame.f_lasti, frame.f_lineno) if frame is not None else None

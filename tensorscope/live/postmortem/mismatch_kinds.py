@@ -12,6 +12,7 @@ from tensorscope.live.postmortem.scene import Mismatch, Remedy
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tensorscope.live.postmortem.axes import Axis
     from tensorscope.live.postmortem.scene import Scene
 
 _DEVICE = re.compile(r"same device|on device|Tensor on device|device type|is on (cpu|cuda|meta|mps)|must be on", re.I)
@@ -44,7 +45,7 @@ def _devices(scene: Scene) -> Mismatch | None:
     odd, like = _odd_one({name: str(device) for name, device in placed.items()}, call.tensors(), scene)
     device = placed[like]
     one, other = f"`{call.text(odd)}`", f"`{call.text(like)}`"
-    found = Mismatch(f"{scene.subject}: {one} is on {placed[odd]} and {other} on {device}")
+    found = Mismatch(f"{scene.subject}: {one} is on {placed[odd]} and {other} on {device}", _made(scene, odd))
     found.remedies.append(scene.transform(odd, f".to({call.text(like)}.device)", lambda t: _moved(t, device), 10))
     found.remedies += _weights_moved(scene, odd, placed[like])
     return found
@@ -73,7 +74,7 @@ def _dtypes(scene: Scene) -> Mismatch | None:
     odd, like = _odd_one(kinds, call.tensors(), scene)
     tensor, other = call.roles[odd], call.roles[like]
     one, two = f"`{call.text(odd)}`", f"`{call.text(like)}`"
-    found = Mismatch(f"{scene.subject}: {one} is {kinds[odd]} and {two} is {kinds[like]}")
+    found = Mismatch(f"{scene.subject}: {one} is {kinds[odd]} and {two} is {kinds[like]}", _made(scene, odd))
     short = {torch.float32: ".float()", torch.float64: ".double()", torch.int64: ".long()", torch.bool: ".bool()"}
     suffix = short.get(other.dtype, f".to({call.text(like)}.dtype)")
     found.remedies.append(scene.transform(odd, suffix, lambda t: t.to(other.dtype), 10))
@@ -81,6 +82,12 @@ def _dtypes(scene: Scene) -> Mismatch | None:
         back = short.get(tensor.dtype, f".to({call.text(odd)}.dtype)")
         found.remedies.append(scene.transform(like, back, lambda t: t.to(tensor.dtype), 40))
     return found
+
+
+def _made(scene: Scene, role: str) -> list[tuple[str, Axis, int | None]]:
+    """A tensor to tell the origin of."""
+    assert scene.call is not None
+    return [(scene.call.text(role), axis, None) for axis in scene.axes(scene.call.roles[role])[-1:]]
 
 
 def _odd_one(kinds: dict[str, str], tensors: dict[str, Tensor], scene: Scene) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -27,16 +27,22 @@ def programs(crash: Crash) -> Iterator[Program]:
     """What to run again, the most telling first."""
     entry = crash.entry
     is_part = entry is not None and type(entry.module).__module__.startswith("torch.nn.modules.")
+    outer = _frames(crash)
     if entry is not None and not is_part:
         yield module_call(entry)
-    outer = _frames(crash)
-    for level in outer:
-        if (program := _lines(level, with_earlier=True)) is not None:
-            yield program
-    if entry is not None and is_part:
-        yield module_call(entry)
-    for level in outer:
-        if (program := _lines(level, with_earlier=False)) is not None:
+    yield from _in_reach(crash, (_lines(level, with_earlier=True) for level in outer))
+    if entry is not None:
+        if is_part:
+            yield module_call(entry)
+        yield replace(module_call(entry), with_hooks=True)
+    innermost = [crash.scene] if crash.scene is not None and crash.scene not in outer else []
+    yield from _in_reach(crash, (_lines(level, with_earlier=False) for level in (*outer, *innermost)))
+
+
+def _in_reach(crash: Crash, found: Iterator[Program | None]) -> Iterator[Program]:
+    """Programs that hold the module that failed, so that it is run on copies."""
+    for program in found:
+        if program is not None and (crash.module is None or any(m is crash.module for m in program.root.modules())):
             yield program
 
 
@@ -72,7 +78,18 @@ def _frames(crash: Crash) -> list[Level]:
         return []
     inner = users[-1]
     callers = users[-2:-1] if not _IMPURE & set(inner.frame.f_code.co_names) and inner.module is None else []
-    return [level for level in (*callers, inner) if level.frame.f_code.co_name != "<lambda>"]
+    return [level for level in (*callers, inner) if level is inner or _hands_on(level, inner)]
+
+
+def _hands_on(caller: Level, inner: Level) -> bool:
+    """Whether all that a function works on is known in its caller, by names that can be given copies."""
+    node = caller.place.node
+    if not isinstance(node, ast.Call) or any(isinstance(value, ast.Starred) for value in node.args):
+        return False
+    known = {id(value) for value in _Names(caller).modules().values()}
+    known |= {id(value) for value in caller.frame.f_locals.values()}
+    used = inner.frame.f_locals.values()
+    return all(id(value) in known for value in used if isinstance(value, nn.Module))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +103,11 @@ class _Names:
         return frame.f_locals.get(name, frame.f_globals.get(name))
 
     def modules(self) -> dict[str, nn.Module]:
-        """Every module that a name stands for, of several names the first."""
+        """Every module that a name or an attribute of a local object stands for, of several names the first."""
         frame = self.level.frame
+        held = [entry for value in frame.f_locals.values() for entry in _held(value)]
         found: dict[int, tuple[str, nn.Module]] = {}
-        for name, value in (*frame.f_locals.items(), *frame.f_globals.items()):
+        for name, value in (*frame.f_locals.items(), *frame.f_globals.items(), *held):
             if isinstance(value, nn.Module):
                 found.setdefault(id(value), (name, value))
         return dict(found.values())
@@ -112,6 +130,12 @@ class _Names:
         return getattr(value, "__module__", "").split(".")[0] == "torch" and callable(value)
 
 
+def _held(value: object) -> Iterator[tuple[str, object]]:
+    """The attributes of an object of the user's own, such as a trainer."""
+    if not isinstance(value, nn.Module | torch.Tensor | type | ModuleType | FunctionType):
+        yield from getattr(value, "__dict__", {}).items()
+
+
 def _lines(level: Level, *, with_earlier: bool) -> Program | None:
     """The failing expression, after the assignments that gave its names their values if they can be repeated."""
     node = level.place.node
@@ -128,7 +152,7 @@ def _lines(level: Level, *, with_earlier: bool) -> Program | None:
     made = {name for part in earlier for name in _targets(part)}
     given: dict[str, torch.Tensor] = {}
     for name in sorted(used - made):
-        if not isinstance(values.get(name), nn.Module | ModuleType | FunctionType):
+        if isinstance(values.get(name), torch.Tensor | list | tuple | dict):
             given.update(named_tensors(name, values.get(name)))
 
     def start(convert: Callable[[Any], Any]) -> Any:

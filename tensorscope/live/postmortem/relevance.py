@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _KINDS = (RuntimeError, IndexError, ValueError, AssertionError, TypeError, NotImplementedError)
 # What torch says about shapes, dtypes, devices, indices and memory order; Python about unpacking a shape.
 _SAYS = re.compile(
-    r"\bsizes?\b|\bshapes?\b|\bdim(s|ension|ensions|ensional|ensionality)?\b|\d-?D\b|\bmat1\b|broadcast|\bchannels?\b"
+    r"sizes?\b|\bmatri(x|ces)\b|\bvectors?\b|\b(columns|rows)\b|\bshapes?\b|\bdim(s|ension|ensions|ensional|ensionality)?\b|\d-?D\b|\bmat1\b|broadcast|\bchannels?\b"
     r"|out of (bounds|range)|stride|contiguous|dtype|scalar type|data type|device|not implemented for|normalized_shape"
     r"|embedding dimension|embed_dim|\bfeatures\b|num_heads|too many indices|values to unpack|to be expanded|split_sizes"
     r"|batch|subscript|einsum|einstein|kernel|\brank\b|0-d|elements?\b|unflatten|\bpad(ding)?\b|targets?\b|Class values"
@@ -27,11 +27,12 @@ _SAYS = re.compile(
 )
 _NOT = re.compile(
     r"does not require grad|modified by an inplace|second time|out of memory|can't allocate|list index|list assignment"
-    r"|unexpected keyword|required positional|No such file|not JSON|pickle|positional arguments? but|was given"
+    r"|unexpected keyword|required positional|No such file|not JSON|pickle|positional arguments? but"
     r"|Expected object of (python )?type|takes \d+ positional|leaf Variable|already been freed|CUDA (error|driver)"
     r"|invalid literal|has no attribute|storage that require|view of a leaf|in-place operation|dataloader|DataLoader worker",
     re.I,
 )
+_PARTING = {"chunk", "split", "unbind", "tensor_split", "split_with_sizes"}
 
 
 def is_about_tensors(crash: Crash) -> bool:
@@ -73,7 +74,10 @@ def _mentions_shape(node: ast.AST) -> bool:
 def _unpacks_tensor(crash: Crash, node: ast.AST) -> bool:
     value = getattr(node, "value", None)
     frame = crash.levels[-1].frame
-    return isinstance(value, ast.Name) and isinstance(frame.f_locals.get(value.id), torch.Tensor | torch.Size)
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _PARTING:
+        return True
+    known = frame.f_locals.get(value.id) if isinstance(value, ast.Name) else None
+    return isinstance(known, torch.Tensor | torch.Size) or (isinstance(known, tuple) and _is_torch_value(known))
 
 
 def _is_torch_value(value: object) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tensorscope.live.postmortem.source import Place
 
     Change = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[Any, tuple[Any, ...], dict[str, Any]]]
-    CallSite = tuple[CodeType, int, str, str | None]
+    CallSite = tuple[CodeType | None, int, str, str | None]
 
 _SMALL_MODEL = 20_000_000  # elements of weights up to which a program is run for real, on copies
 _SMALL_INPUT = 2_000_000  # and of its arguments
@@ -44,12 +44,14 @@ class Program:
         start: runs it, given what makes arguments match the sandbox.
         given: the tensors it is given, by name.
         scope: how much of the user's program it is, see `reports.Fix`.
+        with_hooks: whether the user's own hooks are part of it.
     """
 
     root: nn.Module
     start: Callable[[Callable[[Any], Any]], Any]
     given: Mapping[str, torch.Tensor]
     scope: str = "program"
+    with_hooks: bool = False
 
 
 @dataclass(slots=True)
@@ -108,12 +110,14 @@ class Edit:
         modules: path → what makes the module that takes its place.
         calls: code, instruction, operation and the module that must be running (None: any) → change of that call.
         entering: path → change of the arguments that the module is called with.
+        settings: path → attributes of the module that are set to other values.
         given: change of the tensors that the program is given, by name.
     """
 
     modules: Mapping[str, Callable[[nn.Module], nn.Module]] = field(default_factory=dict)
     calls: Mapping[CallSite, Change] = field(default_factory=dict)
     entering: Mapping[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     given: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = field(default_factory=dict)
 
 
@@ -126,12 +130,18 @@ class Replay:
         provenance: where its tensors' dimensions came from.
         failure: what it ended with, None if it ran through.
         weights: the parameters and buffers that it ran with, with their paths.
+        given: the tensors that it was given, with their names.
     """
 
     steps: list[Step]
     provenance: Provenance
     failure: Failure | None
     weights: list[tuple[str, torch.Tensor]]
+    given: list[tuple[str, torch.Tensor]]
+
+    def argument(self, tensor: torch.Tensor) -> str:
+        """The name of a tensor that the program was given, empty for any other tensor."""
+        return next((name for name, given in self.given if given is tensor), "")
 
     def weight(self, tensor: torch.Tensor) -> str:
         """The path of a parameter or buffer, empty for any other tensor."""
@@ -150,17 +160,18 @@ def replay(program: Program, edit: Edit | None = None, *, real: bool | None = No
         edit: what to change.
         real: whether to compute on copies of all tensors; else tensors have no data. Default: if they are small.
     """
-    place = copied if (is_small(program) if real is None else real) else imagined
+    on_copies = is_small(program) if real is None else real
+    place = copied(program.root, with_hooks=program.with_hooks) if on_copies else imagined(program.root)
     silence = io.StringIO()
     with (
         contextlib.redirect_stdout(silence),
         contextlib.redirect_stderr(silence),
-        place(program.root) as convert,
+        place as convert,
     ):
         watcher = _Watcher(program, edit or Edit())
-        watcher.swap_modules()
-        failure = watcher.run(convert)
-        return Replay(watcher.steps, watcher.provenance, failure, watcher.weights)
+        with watcher.swapped_modules():
+            failure = watcher.run(convert)
+        return Replay(watcher.steps, watcher.provenance, failure, watcher.weights, watcher.given)
 
 
 def is_small(program: Program) -> bool:
@@ -178,17 +189,30 @@ class _Watcher(TorchFunctionMode):
         self.edit = edit
         self.steps: list[Step] = []
         self.weights: list[tuple[str, torch.Tensor]] = []
+        self.given: list[tuple[str, torch.Tensor]] = []
         self.provenance = Provenance(program.root)
         self._failed: tuple[Exception, Any, str, tuple[Any, ...], dict[str, Any]] | None = None
         self._paths = {id(module): path for path, module in program.root.named_modules()}
         self._open: list[str] = []
         self._thread = threading.get_ident()
 
-    def swap_modules(self) -> None:
-        """Put the changed modules in place; the sandbox puts the old ones back."""
+    @contextlib.contextmanager
+    def swapped_modules(self) -> Iterator[None]:
+        """Put the changed modules in place; the sandbox puts the old attributes back."""
+        classes = []
         for path, make in self.edit.modules.items():
             module = self.program.root.get_submodule(path)
-            object.__setattr__(module, "__dict__", make(module).__dict__)
+            twin = make(module)
+            classes.append((module, type(module)))
+            object.__setattr__(module, "__dict__", twin.__dict__)
+            module.__class__ = type(twin)
+        for path, values in self.edit.settings.items():
+            self.program.root.get_submodule(path).__dict__.update(values)
+        try:
+            yield
+        finally:
+            for module, kind in classes:
+                module.__class__ = kind
 
     def run(self, convert: Callable[[Any], Any]) -> Failure | None:
         """Run the program to its end, or until it fails."""
@@ -220,9 +244,9 @@ class _Watcher(TorchFunctionMode):
         name = name_of(func)
         if name == "backward":
             raise _ReachedError
-        place, path = running_place(sys._getframe(1)), self._open[-1] if self._open else ""
-        if place is not None and self.edit.calls:
-            key = (place.code, place.lasti, name)
+        place, path = running_place(sys._getframe(1), _START), self._open[-1] if self._open else ""
+        if self.edit.calls:
+            key = (place.code if place else None, place.lasti if place else 0, name)
             if change := self.edit.calls.get((*key, path)) or self.edit.calls.get((*key, None)):
                 func, args, kwargs = change(func, args, kwargs)
         try:
@@ -246,12 +270,17 @@ class _Watcher(TorchFunctionMode):
 
     def _introduce(self, convert: Callable[[Any], Any]) -> None:
         root = self.program.root
-        self.weights = [*root.named_parameters(), *root.named_buffers()]
+        self.weights = [*root.named_parameters(), *root.named_buffers(), *_plain_attributes(root)]
         for path, tensor in self.weights:
-            self.provenance.weight(path, tensor, root.get_submodule(path.rpartition(".")[0]))
+            owner = path.rpartition(".")[0].partition("[")[0]
+            self.provenance.weight(path, tensor, self._owner(owner))
         for name, tensor in self.program.given.items():
             if id(tensor) not in {id(t) for t in _tensors(root)}:
-                self.provenance.given(name, convert(tensor))
+                self.given.append((name, convert(tensor)))
+                self.provenance.given(*self.given[-1])
+
+    def _owner(self, path: str) -> nn.Module | None:
+        return next((m for name, m in self.program.root.named_modules() if name == path), None)
 
     def _given(self, tensor: torch.Tensor, convert: Callable[[Any], Any]) -> Any:
         twin = convert(tensor)
@@ -291,9 +320,20 @@ def _tensors(root: nn.Module) -> Iterator[torch.Tensor]:
     yield from root.buffers()
 
 
+def _plain_attributes(root: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that modules keep without registering them."""
+    for path, module in root.named_modules():
+        for key, value in module.__dict__.items():
+            if isinstance(value, torch.Tensor | list | tuple | dict) and not key.startswith("_"):
+                yield from named_tensors(f"{path}.{key}".lstrip("."), value)
+
+
 def named_tensors(name: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor in a value, by the expression that leads to it."""
     if isinstance(value, torch.Tensor):
         yield name, value
     for key, entry in entries(value):
         yield from named_tensors(f"{name}[{key}]" if key.isdigit() else f"{name}.{key}", entry)
+
+
+_START = _Watcher.run.__code__

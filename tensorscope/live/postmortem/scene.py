@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from tensorscope.live.postmortem.axes import Kind
 from tensorscope.live.postmortem.calls import Call, changed, operand, read_call, spoken
 from tensorscope.live.postmortem.crash import CALLS
 from tensorscope.live.postmortem.rebuild import MAKES, can_rebuild, constructor, rebuilt, siblings, usual
@@ -18,10 +19,11 @@ from tensorscope.live.postmortem.replay import Edit
 from tensorscope.live.postmortem.source import making_of, written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tensorscope.live.postmortem.axes import Axis
     from tensorscope.live.postmortem.replay import CallSite, Failure, Program, Replay, Step
+    from tensorscope.live.postmortem.source import Place
     from tensorscope.reports import Operand
 
 _UNTOLD = ("bias", "running_mean", "running_var", "in_proj_bias", "out_proj_weight", "out_proj_bias")
@@ -72,10 +74,12 @@ class Scene:
         replay: what running it again showed.
         failure: what that ended with.
         path: dotted path of the module that was running.
+        place: the user's code that was running.
         call: the failed call, None if no call is known.
     """
 
-    def __init__(self, program: Program, replay: Replay, failure: Failure) -> None:
+    def __init__(self, program: Program, replay: Replay, failure: Failure, outer: Place | None = None) -> None:
+        self.place = failure.place or outer
         self.program = program
         self.replay = replay
         self.failure = failure
@@ -108,7 +112,7 @@ class Scene:
     @cached_property
     def node(self) -> ast.AST | None:
         """The user's expression that was running."""
-        return self.failure.place.node if self.failure.place else None
+        return self.place.node if self.place else None
 
     @property
     def subject(self) -> str:
@@ -176,7 +180,8 @@ class Scene:
     def site(self) -> CallSite:
         """The failed call, in every module that runs the line if it is the line itself that calls."""
         place = self.failure.place
-        assert place is not None
+        if place is None:
+            return (None, 0, self.failure.op, self.path)
         return (place.code, place.lasti, self.failure.op, self.path if self.depth else None)
 
     def site_of(self, step: Step) -> CallSite | None:
@@ -220,6 +225,21 @@ class Scene:
         wider = Edit(modules=dict.fromkeys(alike, lambda old: rebuilt(old, changes))) if len(alike) > 1 else None
         return Remedy(text, edit, making_of(self.root, path), rank, wider)
 
+    def reset(self, paths: dict[str, dict[str, Any]], text: str, rank: int) -> Remedy:
+        """Set attributes of modules to other values."""
+        return Remedy(text, Edit(settings=paths), making_of(self.root, self.path), rank)
+
+    def window(self, axis: Axis, size: int, rank: int = 24) -> Iterator[Remedy]:
+        """Pad the convolution or pooling that made an axis so that it makes it as large as wanted."""
+        if axis.kind is not Kind.WINDOW or not axis.module or len(axis.parts) != 1:
+            return
+        module = self.root.get_submodule(axis.module)
+        if not can_rebuild(module) or not hasattr(module, "padding"):
+            return
+        for name, value in _paddings(module, axis.parts[0].size, size):
+            if (remedy := self.rebuild(axis.module, rank, **{name: value})) is not None:
+                yield remedy
+
     def resized_consumer(self, attribute: str, size: int, rank: int = 20) -> Remedy | None:
         """Let the failed module take the size that it got; worse if its siblings take what it takes."""
         expected = getattr(self.module, attribute, None)
@@ -237,8 +257,7 @@ class Scene:
     @property
     def line(self) -> str:
         """`file:line` of the user's code."""
-        place = self.failure.place
-        return f"{place.file}:{place.line}" if place else ""
+        return f"{self.place.file}:{self.place.line}" if self.place else ""
 
     def _call(self) -> Call | None:
         failure = self.failure
@@ -288,6 +307,25 @@ class Scene:
             for tensor, text in pairs
             if value is tensor and isinstance(value, torch.Tensor)
         ]
+
+
+def _paddings(module: nn.Module, size: int, wanted: int) -> Iterator[tuple[str, int]]:
+    """Paddings with which a window over an axis makes it as large as wanted."""
+    first = {
+        name: entry[0] if isinstance(entry := getattr(module, name, default), tuple) else entry
+        for name, default in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0))
+    }
+    if not all(isinstance(value, int) for value in first.values()):
+        return
+    kernel, stride, now, dilation, extra = first.values()
+    if "Transpose" in type(module).__name__:
+        more = wanted - ((size - 1) * stride - 2 * now + dilation * (kernel - 1) + 1)
+        if 0 <= more < max(stride, dilation):
+            yield "output_padding", more
+        return
+    for padding in range(dilation * kernel):
+        if (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 == wanted and padding != now:
+            yield "padding", padding
 
 
 def attached(text: str, suffix: str) -> str:

@@ -50,7 +50,10 @@ def _working(scene: Scene, remedies: Iterable[Remedy], real: bool) -> list[Fix]:
 
 
 def _runs(scene: Scene, edit: Edit, real: bool) -> bool:
-    return replay(scene.program, edit, real=real).failure is None
+    try:
+        return replay(scene.program, edit, real=real).failure is None
+    except Exception:  # noqa: BLE001  (a module that can't be made with these settings is no fix)
+        return False
 
 
 def _fix(remedy: Remedy, scene: Scene, *, verified: bool, more: str = "") -> Fix:
