@@ -12,6 +12,7 @@ from torch import nn
 from tensorscope.errors import ShapeError
 from tensorscope.live.postmortem.calls import operand
 from tensorscope.live.postmortem.mismatches import find_mismatch
+from tensorscope.live.postmortem.mismatch_ranks import unpacked
 from tensorscope.live.postmortem.replay import Edit, replay
 from tensorscope.live.postmortem.source import written
 from tensorscope.live.postmortem.trial import try_fixes
@@ -42,16 +43,17 @@ _LONGEST = 12  # operations of a chain that are told
 
 def account(crash: Crash, scene: Scene, model: nn.Module | None, *, real: bool) -> ShapeReport:
     """The report on an error that could be made to happen again."""
-    found = find_mismatch(scene)
+    special = unpacked(scene)
+    found, operands = special or (find_mismatch(scene), scene.operands())
     names = scene.replay.provenance.names
     first = found.blamed[0][1] if found.blamed else None
     return ShapeReport(
         title=found.title,
         error=_said(crash.error),
-        op=scene.op or _op_of(crash),
+        op="unpack" if special else scene.op or _op_of(crash),
         module=_path(crash, scene, model),
         module_type=_class_of(scene),
-        operands=scene.operands(),
+        operands=operands,
         where=_where(crash, scene),
         origin=tuple(_origins(scene, found)),
         formula=formula(first) if first is not None else None,
@@ -147,9 +149,10 @@ def _op_of(crash: Crash) -> str:
     """The operation's name, from the frames."""
     scene = crash.scene
     below = crash.levels[crash.levels.index(scene) + 1 :] if scene is not None else crash.levels
-    functional = next((lv for lv in below if lv.place.file.endswith(("nn/functional.py", "torch/functional.py"))), None)
-    if functional is not None:
-        return functional.place.code.co_name
+    python = ("nn/functional.py", "torch/functional.py", "torch/_tensor.py")
+    function = next((level for level in below if level.place.file.endswith(python)), None)
+    if function is not None:
+        return function.place.code.co_name.strip("_")
     node = (below[-1] if below else scene).place.node if below or scene else None
     if isinstance(node, ast.BinOp):
         return _OPERATORS.get(type(node.op), "")
@@ -193,8 +196,8 @@ def _origins(scene: Scene, found: Mismatch) -> Iterator[OriginStep]:
 
 def _chain(scene: Scene, name: str, axes: list[Axis]) -> Iterator[OriginStep]:
     """The way to an operand: what made its dimensions, and the operand itself."""
-    assert scene.call is not None
-    tensor = next((t for role, t in scene.call.tensors().items() if scene.call.text(role) == name), None)
+    tensors = scene.call.tensors() if scene.call is not None else {}
+    tensor = next((t for role, t in tensors.items() if scene.call and scene.call.text(role) == name), None)
     maker = scene.replay.provenance.maker(tensor) if tensor is not None else None
     steps = {step for axis in axes for step in (*axis.steps(), *_makers(scene, axis, maker))}
     for index in sorted(steps | ({maker} if maker is not None else set()), reverse=True)[:_LONGEST]:
@@ -205,7 +208,7 @@ def _chain(scene: Scene, name: str, axes: list[Axis]) -> Iterator[OriginStep]:
     for source in sorted(given_as | {source.name for axis in axes for source in axis.inputs()}):
         given = scene.program.given.get(source)
         if given is not None:
-            yield OriginStep("input", "", tuple(given.shape), source, operand=name)
+            yield OriginStep("input", source, tuple(given.shape), source, operand=name)
 
 
 def _makers(scene: Scene, axis: Axis, maker: int | None) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,9 @@ def broadcast(scene: Scene) -> Mismatch | None:
     found.remedies += [*_more_axes(scene, pair), *_cut(scene, pair, place), *_projected(scene, pair)]
     sized = (scene.resized_producer(left, right.size, 32), scene.resized_producer(right, left.size, 32))
     found.remedies += [remedy for remedy in sized if remedy is not None]
+    found.remedies += [*scene.window(left, right.size), *scene.window(right, left.size)]
+    if len(places) == 2 and min(a.ndim, b.ndim) == 4 and a.is_floating_point() and b.is_floating_point():
+        found.remedies += _resampled(scene, pair)
     return found
 
 
@@ -109,11 +113,13 @@ def _cut(scene: Scene, pair: tuple[str, str], place: int) -> Iterator[Remedy]:
         axis = scene.axes(tensor)[-place]
         if axis.size <= size:
             continue
-        cut = ", ".join([*[":"] * (tensor.ndim - place), f":{size}"])
-        dim = tensor.ndim - place
-        if axis.kind is Kind.WEIGHT:
+        dim, text = tensor.ndim - place, call.texts.get(other, "")
+        short = f"{text}.shape[{call.roles[other].ndim - place}]" if re.fullmatch(r"[\w.]+", text) else size
+        cut = ", ".join([*[":"] * dim, f":{short}"])
+        if scene.replay.weight(tensor) and axis.kind is Kind.WEIGHT:
             yield scene.transform(role, f"[{cut}]", lambda t, d=dim, n=size: t.narrow(d, 0, n), 12)
-        yield from _shorter_input(scene, axis, size)
+        if scene.replay.weight(call.roles[other]):
+            yield from _shorter_input(scene, axis, size)
         if tensor.ndim >= 3 and tensor.ndim == call.roles[other].ndim and dim >= 2:
             rank = 28
             yield scene.transform(role, f"[{cut}]", lambda t, d=dim, n=size: t.narrow(d, 0, n), rank)
@@ -178,7 +184,7 @@ def joined(scene: Scene) -> Mismatch | None:
     dim = call.roles.get("dim", 0)
     dim = dim if isinstance(dim, int) else 0
     for name, b in rest:
-        if a.ndim != b.ndim:
+        if a.ndim != b.ndim or not a.ndim:
             return _uneven(scene, (first, name))
         axes = [i for i in range(a.ndim) if a.shape[i] != b.shape[i] and i != dim % a.ndim]
         if axes:
@@ -192,11 +198,22 @@ def _uneven(scene: Scene, pair: tuple[str, str]) -> Mismatch:
     a, b = (call.roles[name] for name in pair)
     one, other = (call.text(name) for name in pair)
     found = Mismatch(f"{scene.subject}: `{one}` has {a.ndim} axes and `{other}` has {b.ndim}")
+    if not a.ndim and not b.ndim:
+        found.title = f"{scene.subject}: numbers without axes, such as `{one}`, have none to be joined along"
     role, small, large = (pair[0], a, b) if a.ndim < b.ndim else (pair[1], b, a)
-    for place in range(large.ndim if large.ndim - small.ndim == 1 else 0):
+    if not small.ndim:
+        edit = scene.replacing(lambda tensors, *_, **__: torch.stack(list(tensors)))
+        found.remedies.append(Remedy("`torch.stack` in place of `torch.cat`", edit, scene.line, 8))
+    dim = call.roles.get("dim", 0)
+    for place in range(large.ndim if large.ndim - small.ndim == 1 and isinstance(dim, int) else 0):
         rest = [size for axis, size in enumerate(large.shape) if axis != place]
         if rest == list(small.shape):
             found.remedies.append(scene.transform(role, f".unsqueeze({place})", lambda t, p=place: t.unsqueeze(p), 10))
+        elif place != dim % large.ndim and rest[:-1] == list(small.shape[:-1]):
+            sizes = [large.shape[place] if axis == place else -1 for axis in range(large.ndim)]
+            text = f".unsqueeze({place}).expand({', '.join(map(str, sizes))})"
+            change = scene.transform(role, text, lambda t, p=place, s=sizes: t.unsqueeze(p).expand(*s), 12)
+            found.remedies.append(change)
     return found
 
 
@@ -218,8 +235,15 @@ def _unequal(scene: Scene, pair: tuple[str, str], axes: Sequence[int], dim: int)
     if min(axes) >= 2 and a.is_floating_point():
         found.remedies += _resampled(scene, pair)
     for axis, size in ((left, right.size), (right, left.size)):
+        found.remedies += scene.window(axis, size, 10)
         if (remedy := scene.resized_producer(axis, size, 30)) is not None:
             found.remedies.append(remedy)
+    for role, tensor, other_size in ((pair[0], a, b), (pair[1], b, a)):
+        if len(axes) == 1 and tensor.shape[axes[0]] == 1:
+            sizes = [-1] * tensor.ndim
+            sizes[axes[0]] = other_size.shape[axes[0]]
+            text = f".expand({', '.join(map(str, sizes))})"
+            found.remedies.append(scene.transform(role, text, lambda t, s=sizes: t.expand(*s), 8))
     return found
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _DEVICE = re.compile(r"same device|on device|Tensor on device|device type|is on (cpu|cuda|meta|mps)|must be on", re.I)
 _DTYPE = re.compile(
-    r"dtype|scalar type|data type|Expected .*Tensor|Long|Half|Double|ComplexFloat|Byte|Bool"
+    r"dtype|scalar type|data type|type \(|Expected .*Tensor|Long|Half|Double|ComplexFloat|Byte|Bool"
     r"|not implemented for '|can't be cast|subtraction, the `-` operator, with (a|two) bool",
     re.I,
 )
@@ -46,23 +46,15 @@ def _devices(scene: Scene) -> Mismatch | None:
     device = placed[like]
     one, other = f"`{call.text(odd)}`", f"`{call.text(like)}`"
     found = Mismatch(f"{scene.subject}: {one} is on {placed[odd]} and {other} on {device}", _made(scene, odd))
-    found.remedies.append(scene.transform(odd, f".to({call.text(like)}.device)", lambda t: _moved(t, device), 10))
-    found.remedies += _weights_moved(scene, odd, placed[like])
+    if call.roles[odd].is_meta:  # which has no data that could be moved
+        found.remedies.append(Remedy(f"make {one} on {device}", None, "", 10))
+    else:
+        move = scene.transform(odd, f".to({call.text(like)}.device)", lambda t: t.to(device), 10)
+        found.remedies.append(move)
+    if path := scene.replay.weight(call.roles[odd]):
+        said = f"move `{path}` along with the model: make it a buffer, and `model.to('{device}')`"
+        found.remedies.append(Remedy(said, None, "", 30))
     return found
-
-
-def _weights_moved(scene: Scene, odd: str, device: torch.device) -> list[Remedy]:
-    """A buffer or parameter that was left behind."""
-    call = scene.call
-    assert call is not None
-    for path, tensor in (*scene.root.named_parameters(), *scene.root.named_buffers()):
-        if tensor.shape == call.roles[odd].shape and tensor.device == call.roles[odd].device != device:
-            return [Remedy(f"move `{path}` along with the model: `model.to('{device}')`", None, "", 30)]
-    return []
-
-
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    return torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device)
 
 
 def _dtypes(scene: Scene) -> Mismatch | None:
@@ -75,6 +67,10 @@ def _dtypes(scene: Scene) -> Mismatch | None:
     tensor, other = call.roles[odd], call.roles[like]
     one, two = f"`{call.text(odd)}`", f"`{call.text(like)}`"
     found = Mismatch(f"{scene.subject}: {one} is {kinds[odd]} and {two} is {kinds[like]}", _made(scene, odd))
+    if tensor.is_complex() and not other.is_complex():
+        found.remedies.append(scene.transform(odd, ".abs()", lambda t: t.abs(), 10))
+        found.remedies.append(scene.transform(odd, ".real", lambda t: t.real, 12))
+        return found
     short = {torch.float32: ".float()", torch.float64: ".double()", torch.int64: ".long()", torch.bool: ".bool()"}
     suffix = short.get(other.dtype, f".to({call.text(like)}.dtype)")
     found.remedies.append(scene.transform(odd, suffix, lambda t: t.to(other.dtype), 10))
@@ -105,7 +101,10 @@ def _unsupported(scene: Scene) -> Mismatch | None:
     name, tensor = next(iter(call.tensors().items()))
     kind = str(tensor.dtype).removeprefix("torch.")
     if "with a bool tensor" in scene.message or "two bool tensors" in scene.message:
-        found = Mismatch(f"{scene.subject}: `-` is not made for bool")
+        found = Mismatch(f"{scene.subject}: `-` is not made for bool", _made(scene, name))
+        if len(call.tensors()) == 1:
+            said = f"`~{call.text(name)}` in place of {scene.subject}"
+            found.remedies.append(Remedy(said, scene.replacing(lambda *_, t=name: ~tensor), scene.line, 5))
         found.remedies.append(scene.transform(name, ".float()", lambda t: t.float(), 12))
         other = list(call.tensors())[-1]
         if scene.node is not None and call.tensors()[other].dtype == torch.bool:

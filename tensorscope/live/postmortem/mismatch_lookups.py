@@ -133,11 +133,16 @@ def _nearest(scene: Scene, index: int, size: int) -> list[Remedy]:
     call = scene.call
     assert call is not None
     asked = call.roles.get("index")
-    if not size or not isinstance(asked, int | tuple) or (isinstance(asked, tuple) and index not in asked):
+    tensors = [(role, t) for role, t in call.tensors().items() if role.startswith("index") and t.numel() and t.ndim]
+    late = [(r, t) for r, t in tensors if not t.is_floating_point() and int(t.max()) == index == size and int(t.min()) > 0]
+    if late:
+        return [scene.transform(late[0][0], " - 1", lambda t: t - 1, 8)]
+    entries = asked if isinstance(asked, tuple) else (asked,)
+    if not size or not any(type(entry) is int and entry == index for entry in entries):
         return []
 
     def last(value: Any) -> Any:
-        return tuple(-1 if i == index else i for i in value) if isinstance(value, tuple) else -1
+        return tuple(-1 if type(i) is int and i == index else i for i in value) if isinstance(value, tuple) else -1
 
     return [Remedy(f"the last entry, `-1` in place of `{index}`", scene.changing("index", last), scene.line, 40)]
 

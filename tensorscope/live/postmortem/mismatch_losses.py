@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tensorscope.live.postmortem.scene import Mismatch
+from tensorscope.live.postmortem.scene import Mismatch, Remedy
 from tensorscope.reports import shape_text
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ def classes(scene: Scene) -> Mismatch | None:
         found.remedies.append(scene.transform("target", ".long()", lambda t: t.long(), 5))
     if target.numel() and not target.is_meta and "out of bounds" in scene.message:
         return _beyond(scene, logits, target, places)
+    if logits.ndim == target.ndim + 1 and logits.ndim > 2 and logits.shape[0] == target.shape[0]:
+        _other_map(scene, found, logits, target)
+    elif logits.ndim == 2 and target.ndim == 1:
+        found.title = f"{scene.subject}: {logits.shape[0]} predictions {names[0]} and {target.shape[0]} targets {names[1]}"
+        found.blamed = [(call.text("input"), scene.axes(logits)[0], target.shape[0])]
     _rearranged(scene, found, logits, target)
     return found
 
@@ -71,6 +76,23 @@ def _beyond(scene: Scene, logits: Tensor, target: Tensor, place: int) -> Mismatc
     if low >= 1 and high == count:
         found.remedies.append(scene.transform("target", " - 1", lambda t: t - 1, 10))
     return found
+
+
+def _other_map(scene: Scene, found: Mismatch, logits: Tensor, target: Tensor) -> None:
+    """Logits of a map of another size than the targets'."""
+    call = scene.call
+    assert call is not None
+    places = [i for i in range(2, logits.ndim) if logits.shape[i] != target.shape[i - 1]]
+    if not places or logits.shape[-1] == target.shape[0]:
+        return
+    axis, size = scene.axes(logits)[places[0]], target.shape[places[0] - 1]
+    found.blamed = [(call.text("input"), axis, size)]
+    found.remedies += scene.window(axis, size, 8)
+    maker = next((part for part in axis.steps()), None)
+    if maker is not None and logits.ndim == 4:
+        text = f"F.interpolate({call.text('input')}, size={call.text('target')}.shape[1:])"
+        edit = scene.changing("input", lambda t: torch.nn.functional.interpolate(t, size=target.shape[1:]))
+        found.remedies.append(Remedy(f"`{text}` in place of `{call.text('input')}`", edit, scene.line, 20))
 
 
 def _rearranged(scene: Scene, found: Mismatch, logits: Tensor, target: Tensor) -> None:
@@ -108,6 +130,9 @@ def elementwise(scene: Scene) -> Mismatch | None:
         found.remedies.append(scene.transform("target", ".squeeze(-1)", lambda t: t.squeeze(-1), 5))
     if x.ndim == target.ndim == 2 and x.shape == target.t().shape:
         found.remedies.append(scene.transform("target", ".t()", lambda t: t.t(), 12))
+    if target.ndim == x.ndim and all(n in (1, m) for m, n in zip(x.shape, target.shape, strict=True)):
+        text = f".expand_as({call.text('input')})"
+        found.remedies.append(scene.transform("target", text, lambda t: t.expand(x.shape), 18))
     if x.numel() == target.numel():
         found.remedies.append(scene.transform("target", f".view_as({call.text('input')})", lambda t: t.reshape(x.shape), 14))
     differing = [i for i in range(min(x.ndim, target.ndim)) if x.shape[i] != target.shape[i]]

@@ -98,9 +98,23 @@ def product(scene: Scene) -> Mismatch | None:
         clash = next(((m, n) for m, n in pairs if m.size != n.size and 1 not in (m.size, n.size)), None)
         blamed = [(call.text(left), clash[0], clash[1].size), (call.text(right), clash[1], clash[0].size)] if clash else []
         found = Mismatch(title, blamed)
+        found.remedies += _repeated(scene, left, right)
     found.got = "\n".join(filter(None, (_turning(scene, role) for role in (left, right))))
     found.remedies += [*_turned(scene, left, right), *_turned_earlier(scene, left, right)]
     return found
+
+
+def _repeated(scene: Scene, left: str, right: str) -> Iterator[Remedy]:
+    """The factor with fewer entries on a batch axis repeated, such as keys that several heads share."""
+    assert scene.call is not None
+    for role, other in ((right, left), (left, right)):
+        small, large = scene.call.roles[role], scene.call.roles[other]
+        for place in range(min(small.ndim, large.ndim) - 2):
+            have, want = small.shape[place], large.shape[place]
+            if small.ndim == large.ndim and 1 < have < want and want % have == 0:
+                times = want // have
+                change = lambda t, n=times, d=place: t.repeat_interleave(n, d)  # noqa: E731
+                yield scene.transform(role, f".repeat_interleave({times}, dim={place})", change, 20)
 
 
 def _turning(scene: Scene, role: str) -> str:
@@ -122,6 +136,10 @@ def _wrong_rank(scene: Scene, names: tuple[str, str], wanted: tuple[int, int]) -
     role, tensor, rank = next((n, t, r) for n, t, r in zip(names, tensors, wanted, strict=True) if t.ndim != r)
     found = Mismatch(f"{scene.subject} takes a {rank}-D tensor, `{call.text(role)}` has {tensor.ndim} axes")
     found.got = f"{shape_text(tuple(tensor.shape))}"
+    others = [t for t in tensors if t is not tensor]
+    if call.op == "bmm" and tensor.ndim == 2 and others and others[0].ndim == 3 and tensor.shape[0] == others[0].shape[0]:
+        place = 1 if role == names[0] else 2
+        found.remedies.append(scene.transform(role, f".unsqueeze({place})", lambda t: t.unsqueeze(place), 6))
     if call.op in ("mm", "bmm", "mv", "dot"):
         said = f"`torch.matmul` in place of `{call.op}`: it takes any number of batch axes"
         found.remedies.append(Remedy(said, scene.replacing(torch.matmul), scene.line, 10))
@@ -191,6 +209,8 @@ def einsum(scene: Scene) -> Mismatch | None:
             if known != size and 1 not in (known, size):
                 title = f"einsum `{equation}`: `{letter}` is {known} in `{owner}` and {size} in `{text}`"
                 found = Mismatch(title, [(text, axis, known)])
+                if (producer := scene.resized_producer(axis, known, 20)) is not None:
+                    found.remedies.append(producer)
                 found.remedies += _other_letters(scene, equation, index)
                 return found
     return None

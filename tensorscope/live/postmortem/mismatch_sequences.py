@@ -119,9 +119,39 @@ def _pairs(scene: Scene, query: Tensor, key: Tensor, value: Tensor) -> Mismatch 
     return found
 
 
+def transformer(scene: Scene) -> Mismatch | None:
+    """A transformer that takes sequences and batches for each other."""
+    call = scene.call
+    assert call is not None
+    tensors = [(role, t) for role, t in call.tensors().items() if t.is_floating_point() and t.ndim == 3]
+    if not tensors or not scene.depth:
+        return None
+    shapes = " · ".join(f"`{call.text(role)}` {shape_text(tuple(t.shape))}" for role, t in tensors)
+    width = getattr(scene.module, "d_model", None)
+    title = f"{scene.subject}: {scene.message.partition(chr(10))[0]}: {shapes}"
+    found = Mismatch(title)
+    role, tensor = tensors[-1]
+    wrong = next(((r, t) for r, t in tensors if type(width) is int and t.shape[-1] != width), None)
+    if wrong is not None:
+        role, tensor = wrong
+        found.title = f"{scene.subject} got tokens of width {tensor.shape[-1]} and takes {width}"
+        found.blamed = [(call.text(role), scene.axes(tensor)[-1], width)]
+        if (producer := scene.resized_producer(scene.axes(tensor)[-1], int(width or 0), 15)) is not None:
+            found.remedies.append(producer)
+    else:
+        found.blamed = [(call.text(role), axis, None) for axis in scene.axes(tensor)[:1]]
+    found.remedies += _batch_first(scene)
+    return found
+
+
 def _batch_first(scene: Scene) -> Iterator[Remedy]:
     module = scene.module
-    if hasattr(module, "batch_first") and scene.depth:
+    parts = {path: part for path, part in module.named_modules(prefix=scene.path) if hasattr(part, "batch_first")}
+    if scene.depth and parts and type(module).__name__.startswith("Transformer"):
+        first = not next(iter(parts.values())).batch_first
+        said = f"make `{scene.path}` with `batch_first={first}`"
+        yield scene.reset({path: {"batch_first": first} for path in parts}, said, 12)
+    elif hasattr(module, "batch_first") and scene.depth:
         remedy = scene.rebuild(scene.path, 18, batch_first=not module.batch_first)
         if remedy is not None:
             yield remedy
@@ -276,7 +306,10 @@ def _states(scene: Scene, role: str, want: tuple[int, ...]) -> Iterator[Remedy]:
     yield from _batch_first(scene)
 
 
+_TRANSFORMERS = ("transformer", "transformer_encoder", "transformer_decoder")
+
 ANALYSES: dict[str, Any] = {
+    **dict.fromkeys((*_TRANSFORMERS, "transformer_encoder_layer", "transformer_decoder_layer"), transformer),
     "multi_head_attention_forward": multi_head,
     "scaled_dot_product_attention": dot_product,
     **dict.fromkeys(("lstm", "gru", "rnn", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_cell"), recurrent),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from tensorscope.live.postmortem.axes import Axis
     from tensorscope.live.postmortem.scene import Scene
 
 
@@ -41,21 +42,51 @@ def view(scene: Scene) -> Mismatch | None:
     if -1 in sizes:
         title = f"{scene.subject}: {have} cannot be divided by {product}"
     else:
-        title = f"{scene.subject}: {have} do not fit {shape_text(tuple(sizes))}"
+        title = f"{scene.subject}: {have} {'do' if whole else 'does'} not fit {shape_text(tuple(sizes))}"
     found = Mismatch(title, got=f"`{text}` is {shape_text(tuple(x.shape))} = {x.numel()} elements, asked for {product}")
-    axis = _at_fault(scene, x, sizes)
+    axis = _at_fault(scene, x, sizes) if whole else scene.axes(x)[_dim(scene)]
     if axis is not None:
-        found.blamed = [(text, axis, None)]
+        found.blamed = [(text, axis, None if whole else math.prod(sizes))]
+        found.remedies += _divisible(scene, axis, sizes)
+    if not whole and axis is not None and -1 not in sizes:
+        found.remedies += _unflattened(scene, axis, sizes)
     if whole:
         found.remedies += _other_size(scene, sizes, elements)
         found.remedies += _producers(scene, x, sizes)
     return found
 
 
-def _axis_size(scene: Scene, x: Tensor) -> int:
+def _dim(scene: Scene) -> int:
     assert scene.call is not None
-    dim = scene.call.roles.get("dim", 0)
-    return x.shape[dim] if isinstance(dim, int) and -x.ndim <= dim < x.ndim else 0
+    dim = next((scene.call.roles[k] for k in ("dim", "other") if isinstance(scene.call.roles.get(k), int)), 0)
+    return int(dim)
+
+
+def _axis_size(scene: Scene, x: Tensor) -> int:
+    dim = _dim(scene)
+    return x.shape[dim] if -x.ndim <= dim < x.ndim else 0
+
+
+def _divisible(scene: Scene, axis: Axis, sizes: Sequence[int]) -> Iterator[Remedy]:
+    """An axis that is split into parts that it can't be divided into."""
+    for size in reversed([size for size in sizes[1:] if 1 < size < axis.size]):
+        if axis.size % size and not any(axis.size == s for s in sizes):
+            low = axis.size - axis.size % size
+            said = f"sizes that {size} divides: {low} or {low + size} in place of {axis.size}"
+            yield Remedy(said, None, "", 60)
+            return
+
+
+def _unflattened(scene: Scene, axis: Axis, sizes: Sequence[int]) -> Iterator[Remedy]:
+    wanted = math.prod(sizes)
+    if (producer := scene.resized_producer(axis, wanted, 15)) is not None:
+        yield producer
+    for place in range(len(sizes)):
+        rest = wanted // sizes[place] if sizes[place] else 0
+        if rest and axis.size % rest == 0 and scene.depth:
+            new = (*sizes[:place], axis.size // rest, *sizes[place + 1 :])
+            if (remedy := scene.rebuild(scene.path, 20 + place, unflattened_size=new)) is not None:
+                yield remedy
 
 
 def asked(scene: Scene) -> list[int]:
@@ -67,6 +98,7 @@ def asked(scene: Scene) -> list[int]:
     args = [*scene.failure.args[1:], *(call.roles[k] for k in ("shape", "size", "sizes") if k in scene.failure.kwargs)]
     if call.op == "unflatten":
         args = [call.roles.get("sizes", args[-1] if args else ())]
+        args = [tuple(args[0])] if args and isinstance(args[0], list | tuple) else args
     flat = args[0] if len(args) == 1 and isinstance(args[0], list | tuple) else args
     return [int(size) for size in flat if isinstance(size, int) and not isinstance(size, bool)]
 
@@ -169,19 +201,6 @@ def _producers(scene: Scene, x: Tensor, sizes: Sequence[int]) -> Iterator[Remedy
             remedy = scene.resized_producer(axis, asked_for // rest, 35)
             if remedy is not None:
                 yield remedy
-
-
-def missing_axis(scene: Scene) -> Mismatch | None:
-    """An axis is named that a tensor doesn't have."""
-    call = scene.call
-    said = re.search(r"expected to be in range of \[(-?\d+), (-?\d+)\], but got (-?\d+)", scene.message)
-    x = call.tensor("input", "self") if call else None
-    if call is None or said is None or x is None:
-        return None
-    low, high, got = map(int, said.groups())
-    text = call.text("input" if "input" in call.roles else "self")
-    has = f"`{text}` has {x.ndim} {'axis' if x.ndim == 1 else 'axes'}"
-    return Mismatch(f"{scene.subject}: {has}, {low} to {high}, and axis {got} is asked for")
 
 
 def split(scene: Scene) -> Mismatch | None:

@@ -6,6 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from tensorscope.live.postmortem.scene import Mismatch, Remedy
@@ -122,6 +123,7 @@ def pooling(scene: Scene) -> Mismatch | None:
         wants = f"{spatial + 1} or {spatial + 2}"
         return Mismatch(f"{scene.subject} takes a tensor of {wants} axes and got {x.ndim}: {shape_text(tuple(x.shape))}")
     if "too small" in scene.message or "greater than" in scene.message:
+        kernel = kernel or getattr(scene.module, "kernel_size", None)
         sizes = kernel if isinstance(kernel, tuple | list) else (kernel or 1,) * spatial
         return _no_room(scene, x, tuple(int(size) for size in sizes))
     return None
@@ -135,9 +137,13 @@ def batch_norm(scene: Scene) -> Mismatch | None:
     kind = type(scene.module).__name__
     if x is None:
         return None
-    if scene.failure.func is None or (x.ndim < 2 and scene.depth):
+    features = getattr(scene.module, "num_features", None)
+    if scene.failure.func is None and x.ndim >= 3 and type(features) is int and "num_features" in scene.message:
+        table: Tensor | None = torch.empty(features, device="meta")
+    else:
+        table = call.tensor("running_mean", "weight")
+    if table is None and (scene.failure.func is None or (x.ndim < 2 and scene.depth)):
         return _other_rank(scene, x, kind)
-    table = call.tensor("running_mean", "weight")
     if table is not None and x.ndim >= 2 and x.shape[1] != table.shape[0]:
         want = table.shape[0]
         axis = scene.axes(x)[1]
@@ -185,6 +191,8 @@ def layer_norm(scene: Scene) -> Mismatch | None:
     found = Mismatch(title, [(call.text("input"), axis, wanted[short])] if axis else [])
     places = [i for i, size in enumerate(x.shape[:-1]) if (size,) == wanted and i > 0]
     for place in places:
+        around = f".movedim({place}, -1)"
+        found.remedies.append(_and_back(scene, place, around))
         turned = scene.transform("input", f".transpose({place}, -1)", lambda t, p=place: t.transpose(p, -1), 24)
         found.remedies.append(turned)
     if scene.depth and hasattr(scene.module, "normalized_shape"):
@@ -192,6 +200,17 @@ def layer_norm(scene: Scene) -> Mismatch | None:
         remedies.append(scene.resized_producer(axis, wanted[short]) if axis else None)
         found.remedies += [remedy for remedy in remedies if remedy is not None]
     return found
+
+
+def _and_back(scene: Scene, place: int, suffix: str) -> Remedy:
+    """The axis put last for the normalisation alone."""
+    said = f"normalise `{suffix}` of the input, then `.movedim(-1, {place})` to put the axis back"
+    func = scene.failure.func
+
+    def around(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return func(x.movedim(place, -1), *args, **kwargs).movedim(-1, place)
+
+    return Remedy(said, scene.replacing(around), scene.line, 22)
 
 
 def group_norm(scene: Scene) -> Mismatch | None:

@@ -14,12 +14,14 @@ from tensorscope.live.postmortem import (
     mismatch_lookups,
     mismatch_losses,
     mismatch_products,
+    mismatch_ranks,
     mismatch_sequences,
     mismatch_views,
     mismatch_windows,
 )
 from tensorscope.live.postmortem.axes import Kind
 from tensorscope.live.postmortem.mismatch_kinds import other_kind
+from tensorscope.live.postmortem.rebuild import can_rebuild
 from tensorscope.live.postmortem.scene import Mismatch
 
 if TYPE_CHECKING:
@@ -35,8 +37,17 @@ _ANALYSES: dict[str, Any] = {
     **mismatch_lookups.ANALYSES,
     **mismatch_sequences.ANALYSES,
     **mismatch_losses.ANALYSES,
+    **mismatch_ranks.ANALYSES,
 }
 _HIGHEST_RANK = 5
+# Operations whose own analysis knows their dtypes better than the general one.
+_OWN_KINDS = {"cross_entropy", "nll_loss", "embedding", "embedding_bag", "gather", "one_hot", "index_select"}
+_GOT = re.compile(r"\bgot:? (input )?(with )?(?P<got>\d+)\b.*?\bexpect\w*( \w+){0,4}? (?P<wanted>\d+)\b", re.S)
+_WANTED = re.compile(
+    r"\b(expect\w*|equal to|match|should be|must be)\b[^\d]{0,60}(?P<wanted>\d+)\b.*?"
+    r"\b(got|but|is|was|found)\b[^\d]{0,40}(?P<got>\d+)\b",
+    re.S,
+)
 
 
 def find_mismatch(scene: Scene) -> Mismatch:
@@ -44,23 +55,39 @@ def find_mismatch(scene: Scene) -> Mismatch:
     if scene.call is None:
         return Mismatch(_quoted(scene))
     analysis = _ANALYSES.get(scene.op)
-    found = other_kind(scene) or (analysis(scene) if analysis else None) or mismatch_views.missing_axis(scene)
-    if found is None and "broadcast" in scene.message or "must match the size of tensor" in scene.message:
-        found = found or mismatch_joins.broadcast(scene)
+    own = analysis(scene) if analysis is not None and scene.op in _OWN_KINDS else None
+    found = own or other_kind(scene) or (analysis(scene) if analysis else None) or mismatch_ranks.missing_axis(scene)
+    if found is None and ("broadcast" in scene.message or "must match the size of tensor" in scene.message):
+        found = mismatch_joins.broadcast(scene)
     return found or _plain(scene)
 
 
 def _plain(scene: Scene) -> Mismatch:
-    """Torch's words, and the operand that is computed."""
+    """Torch's words, and the operand that they are about."""
     found = Mismatch(_quoted(scene))
     assert scene.call is not None
-    for name, tensor in scene.call.tensors().items():
-        axes = scene.axes(tensor)
-        made = [axis for axis in axes if axis.kind is not Kind.WEIGHT or axis.step is not None]
-        if made:
-            found.blamed.append((scene.call.text(name), made[-1], None))
-            break
+    said = _GOT.search(scene.message) or _WANTED.search(scene.message)
+    got, wanted = (int(said["got"]), int(said["wanted"])) if said else (None, None)
+    axes = [
+        (scene.call.text(name), axis)
+        for name, tensor in scene.call.tensors().items()
+        if not scene.replay.weight(tensor)
+        for axis in scene.axes(tensor)
+    ]
+    about = [(text, axis) for text, axis in axes if axis.size == got] or axes[-1:]
+    found.blamed = [(text, axis, wanted) for text, axis in about[-1:]]
+    if got is not None and wanted is not None:
+        found.remedies += _resized(scene, found, got, wanted)
     return found
+
+
+def _resized(scene: Scene, found: Mismatch, got: int, wanted: int) -> Iterator[Remedy]:
+    """The layer made for the size that it got, or what it got made as it wants it."""
+    remedies = [scene.resized_producer(axis, wanted) for _, axis, _ in found.blamed]
+    if scene.depth and can_rebuild(scene.module):
+        names = [name for name, value in vars(scene.module).items() if value == wanted and type(value) is int]
+        remedies += [scene.rebuild(scene.path, 28, **{name: got}) for name in names]
+    yield from (remedy for remedy in remedies if remedy is not None)
 
 
 def _quoted(scene: Scene) -> str:
@@ -89,11 +116,16 @@ def _views(tensor: torch.Tensor) -> Iterator[tuple[str, Any, int]]:
     for place, size in enumerate(tensor.shape):
         if size == 1:
             yield f".squeeze({place})", lambda t, p=place: t.squeeze(p), 66
-    for first, second in combinations(range(tensor.ndim), 2):
+    pairs = [(i, j) for i, j in combinations(range(tensor.ndim), 2) if tensor.ndim < 4 or j < tensor.ndim - 1 or i == j - 1]
+    for first, second in pairs:
         rank = 80 if first else 90  # the first axis is the batch's, as a rule
         yield f".transpose({first}, {second})", lambda t, i=first, j=second: t.transpose(i, j), rank
     if tensor.ndim > 2:
         yield ".flatten(1)", lambda t: t.flatten(1), 75
+    if tensor.ndim > 1:
+        yield ".flatten()", lambda t: t.flatten(), 85
+    for place in range(tensor.ndim - 2):
+        yield f".movedim({place + 1}, -1)", lambda t, p=place: t.movedim(p + 1, -1), 78
 
 
 def _succeeds(scene: Scene, role: str, change: Any) -> bool:

@@ -142,6 +142,14 @@ class Scene:
         said = dict(zip(tensors, texts, strict=True))
         return tuple(operand(said[name], tensor) for name, tensor in told.items())
 
+    def argument_of(self, tensor: torch.Tensor) -> int | None:
+        """Which positional argument of the module that was running a tensor is."""
+        for level in reversed(self.failure.crash.levels):
+            if level.frame.f_code is CALLS[0] and level.module is self.module:
+                args = level.frame.f_locals["args"]
+                return next((index for index, value in enumerate(args) if value is tensor), None)
+        return None
+
     def axes(self, tensor: torch.Tensor) -> tuple[Axis, ...]:
         """Where a tensor's dimensions came from."""
         return self.replay.provenance.axes(tensor)
@@ -330,6 +338,8 @@ def _paddings(module: nn.Module, size: int, wanted: int) -> Iterator[tuple[str, 
 
 def attached(text: str, suffix: str) -> str:
     """An expression with a suffix, in brackets where they are needed."""
+    if suffix.startswith(" "):
+        return f"{text}{suffix}"
     simple = re.fullmatch(r"[\w.]+(\[[^\[\]]*\])?|[\w.]+\([^()]*\)(\.\w+\([^()]*\))*", text)
     return f"{text}{suffix}" if simple else f"({text}){suffix}"
 
