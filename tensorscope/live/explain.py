@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -51,7 +52,7 @@ def explain(error: BaseException, model: nn.Module | None = None) -> ShapeReport
         return explain(cause, model) if cause is not None and cause is not error else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        report = _from_replay(crash, model) or from_frames(crash, model)
+        report = _report(crash, model)
     with contextlib.suppress(AttributeError):
         setattr(error, _ATTRIBUTE, report)
     return report
@@ -98,6 +99,15 @@ def attach(error: BaseException, model: nn.Module | None = None) -> ShapeReport 
     return report
 
 
+def _report(crash: Crash, model: nn.Module | None) -> ShapeReport:
+    try:
+        found = _from_replay(crash, model)
+    except Exception as failure:  # noqa: BLE001  (what the frames tell is still better than nothing)
+        note = f"the analysis ended early: {type(failure).__name__}: {failure}"
+        return replace(from_frames(crash, model), notes=(note,))
+    return found or from_frames(crash, model)
+
+
 def _from_replay(crash: Crash, model: nn.Module | None) -> ShapeReport | None:
     """Run what failed again, and tell what that showed; None if nothing could be made to fail the same way."""
     if _has_peers():
@@ -106,7 +116,7 @@ def _from_replay(crash: Crash, model: nn.Module | None) -> ShapeReport | None:
     for program in programs(crash):
         for real in (True,) if is_small(program) else (False, True):
             seen = _seen(program, real=real)
-            if seen is not None and seen.failure is not None and _agree(crash, seen.failure, same_words=real):
+            if seen is not None and seen.failure is not None and _agree(crash, program, seen.failure, same_words=real):
                 return account(crash, Scene(program, seen, seen.failure, outer), model, real=real)
     return None
 
@@ -118,7 +128,7 @@ def _seen(program: Program, *, real: bool) -> Replay | None:
         return None
 
 
-def _agree(crash: Crash, failure: Failure, *, same_words: bool) -> bool:
+def _agree(crash: Crash, program: Program, failure: Failure, *, same_words: bool) -> bool:
     """Whether a replay failed as the program did: in the same module, on the same line, with the same error."""
     if crash.is_compiled:
         return failure.place is not None and failure.place.text in str(crash.error)
@@ -126,11 +136,12 @@ def _agree(crash: Crash, failure: Failure, *, same_words: bool) -> bool:
     alike = issubclass(kinds[1], kinds[0]) or {*kinds} <= {RuntimeError, ValueError, IndexError, AssertionError}
     if same_words and str(crash.error) != str(failure.error):
         return False  # the same line again, in another state
-    return alike and crash.module is failure.crash.module and _same_line(crash, failure)
+    return alike and crash.module is failure.crash.module and _same_line(crash, program, failure)
 
 
-def _same_line(crash: Crash, failure: Failure) -> bool:
-    start = crash.entry.level if crash.entry is not None else 0
+def _same_line(crash: Crash, program: Program, failure: Failure) -> bool:
+    # A module's call does not show the line that the call stands on.
+    start = crash.entry.level if crash.entry is not None and program.scope == "program" else 0
     inside = crash.scene is not None and crash.levels.index(crash.scene) >= start
     if failure.place is None or crash.scene is None or not inside:
         return failure.place is None and not inside

@@ -60,8 +60,13 @@ def imagined(model: nn.Module) -> Iterator[Callable[[Any], Any]]:
 
 
 @contextmanager
-def copied(model: nn.Module) -> Iterator[Callable[[Any], Any]]:
-    """Give the model copies of its weights and buffers; yields what copies arguments."""
+def copied(model: nn.Module, *, with_hooks: bool = False) -> Iterator[Callable[[Any], Any]]:
+    """Give the model copies of its weights and buffers; yields what copies arguments.
+
+    Args:
+        model: the model.
+        with_hooks: whether the user's own hooks fire.
+    """
     made: dict[int, torch.Tensor] = {}
 
     def clone(tensor: torch.Tensor) -> torch.Tensor:
@@ -69,12 +74,14 @@ def copied(model: nn.Module) -> Iterator[Callable[[Any], Any]]:
             made[id(tensor)] = copy.deepcopy(tensor) if isinstance(tensor, nn.Parameter) else _twin(tensor)
         return made[id(tensor)]
 
-    with _quiet(), swapped(model, clone), kept_random_state(), torch.no_grad():
+    with _quiet(), swapped(model, clone, with_hooks=with_hooks), kept_random_state(), torch.no_grad():
         yield lambda value: tree_map_only(torch.Tensor, clone, value)
 
 
 @contextmanager
-def swapped(model: nn.Module, convert: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+def swapped(
+    model: nn.Module, convert: Callable[[torch.Tensor], torch.Tensor], *, with_hooks: bool = False
+) -> Iterator[None]:
     """Put copies in place of every module's attributes, tensors converted, and the attributes back afterwards.
 
     Attributes the forward sets, lists it appends to and hooks added meanwhile are gone afterwards.
@@ -84,7 +91,7 @@ def swapped(model: nn.Module, convert: Callable[[torch.Tensor], torch.Tensor]) -
             attributes = object.__getattribute__(module, "__dict__")
             back.callback(object.__setattr__, module, "__dict__", attributes)
             replaced = {key: _replaced(value, convert) for key, value in attributes.items()}
-            for key in _HOOKS:
+            for key in () if with_hooks else _HOOKS:
                 replaced[key] = _torchs_own(attributes, key)
             object.__setattr__(module, "__dict__", replaced)
         for hooks in _GLOBAL_HOOKS:

@@ -80,6 +80,8 @@ class Trace:
         self._writer.modules(_modules(model))
         self._recorder = Recorder(model, self._writer, pace, with_histograms=with_histograms)
         self._closed = False
+        self._hook_before = sys.excepthook
+        sys.excepthook = self._uncaught
         atexit.register(self._at_exit)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -136,12 +138,31 @@ class Trace:
             return
         self._closed = True
         atexit.unregister(self._at_exit)
+        if sys.excepthook == self._uncaught:
+            sys.excepthook = self._hook_before
         self._recorder.close()
+        if isinstance(error, Exception):
+            guarded(self._recorder, self._explain)(error)
         guarded(self._recorder, self._record_findings)()
         self._writer.close(**_ending(error))
 
     def _record_findings(self) -> None:
         self._writer.document("findings", json.dumps([asdict(finding) for finding in self.findings()]))
+
+    def _explain(self, error: Exception) -> None:
+        """Note the explanation of a shape error on it, and record it."""
+        from tensorscope.live.explain import attach
+
+        report = attach(error, self.model)
+        if report is not None:
+            self._writer.document("reports", json.dumps([report.to_json()]))
+
+    def _uncaught(self, kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
+        """Explain an error that ends the program, then let it be shown as before."""
+        if isinstance(error, Exception) and not self._closed:
+            guarded(self._recorder, self._explain)(error)
+        hook = sys.excepthook if sys.excepthook != self._uncaught else self._hook_before
+        hook(kind, error, frames)
 
     def _at_exit(self) -> None:
         self._end(getattr(sys, "last_value", None))

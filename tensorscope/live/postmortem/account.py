@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,8 +12,9 @@ from torch import nn
 
 from tensorscope.errors import ShapeError
 from tensorscope.live.postmortem.calls import operand
-from tensorscope.live.postmortem.mismatches import find_mismatch
+from tensorscope.live.postmortem.gradients import autograd_chain, of_backward
 from tensorscope.live.postmortem.mismatch_ranks import unpacked
+from tensorscope.live.postmortem.mismatches import find_mismatch
 from tensorscope.live.postmortem.replay import Edit, replay
 from tensorscope.live.postmortem.source import written
 from tensorscope.live.postmortem.trial import try_fixes
@@ -38,6 +40,7 @@ _OPERATORS = {
     ast.BitAnd: "bitwise_and",
     ast.BitOr: "bitwise_or",
 }
+_ONLY_READ = "only the traceback was read: running it again did not fail the same way"
 _LONGEST = 12  # operations of a chain that are told
 
 
@@ -67,20 +70,32 @@ def account(crash: Crash, scene: Scene, model: nn.Module | None, *, real: bool) 
 def from_frames(crash: Crash, model: nn.Module | None) -> ShapeReport:
     """The report on an error that could not be made to happen again: what its frames tell."""
     last, scene = crash.levels[-1], crash.scene
-    text = " ".join(str(crash.error).split("\n")[0].split()) or type(crash.error).__name__
-    subject = f"`{scene.place.expression}`: " if scene and 0 < len(scene.place.expression) <= 60 else ""
     told = isinstance(crash.error, ShapeError)
-    module = crash.module
+    module, backward = crash.module, of_backward(crash)
+    tensors = dict(_tensors_at(last if scene is None or (last.module is not None and not told) else scene))
+    tensors = backward["tensors"] if backward is not None else tensors
+    newest = next((tensor for tensor in tensors.values() if tensor.grad_fn is not None), None)
+    notes = () if told or backward is not None else (_ONLY_READ,)
     return ShapeReport(
-        title=text if told else subject + (text if len(text) <= 120 else text[:119] + "…"),
+        title=backward["title"] if backward is not None else _quoted(crash, told=told),
         error=_said(crash.error),
-        op=_op_of(crash),
+        op="backward" if backward is not None else _op_of(crash),
         module=_name_in(crash, model),
         module_type=type(module).__name__ if module is not None else "",
-        operands=tuple(operand(name, tensor) for name, tensor in _tensors_at(last if told is False else scene or last)),
+        operands=tuple(operand(name, tensor) for name, tensor in tensors.items()),
         where=_place(crash.user),
-        notes=() if told else ("only the traceback was read: running it again did not fail the same way",),
+        origin=tuple(autograd_chain(newest, scene)) if newest is not None else (),
+        fixes=backward.get("fixes", ()) if backward is not None else (),
+        notes=backward.get("notes", ()) if backward is not None else notes,
     )
+
+
+def _quoted(crash: Crash, *, told: bool) -> str:
+    """Torch's words, or our own where the error is one of ours."""
+    text = " ".join(str(crash.error).split("\n")[0].split()) or type(crash.error).__name__
+    expression = crash.scene.place.expression if crash.scene is not None else ""
+    subject = f"`{expression}`: " if 0 < len(expression) <= 60 and not told else ""
+    return subject + (text if len(text) <= 120 else text[:119] + "…")
 
 
 def _said(error: BaseException) -> str:
@@ -120,7 +135,7 @@ def _name_in(crash: Crash, model: nn.Module | None) -> str:
     entry = crash.entry
     root = model if model is not None else entry.module if entry is not None else None
     paths = {id(module): path for path, module in root.named_modules()} if root is not None else {}
-    return paths.get(id(crash.module), "").replace("_orig_mod.", "")
+    return _plain(paths.get(id(crash.module), ""))
 
 
 def _class_of(scene: Scene) -> str:
@@ -153,16 +168,19 @@ def _op_of(crash: Crash) -> str:
     function = next((level for level in below if level.place.file.endswith(python)), None)
     if function is not None:
         return function.place.code.co_name.strip("_")
-    node = (below[-1] if below else scene).place.node if below or scene else None
+    if "Boolean value of Tensor" in str(crash.error):
+        return "bool"
+    last = below[-1] if below else scene
+    return _name_of(last.place.node) if last is not None else ""
+
+
+def _name_of(node: ast.AST | None) -> str:
+    """What torch calls the operation that an expression is."""
     if isinstance(node, ast.BinOp):
         return _OPERATORS.get(type(node.op), "")
     if isinstance(node, ast.Call):
         return written(node.func).rpartition(".")[2]
-    if isinstance(node, ast.Subscript):
-        return "getitem"
-    if isinstance(node, ast.Tuple | ast.List):
-        return "unpack"
-    return ""
+    return {ast.Subscript: "getitem", ast.Tuple: "unpack", ast.List: "unpack"}.get(type(node), "")
 
 
 def _tensors_at(level: Level) -> Iterator[tuple[str, torch.Tensor]]:
@@ -184,7 +202,11 @@ def _tensors_at(level: Level) -> Iterator[tuple[str, torch.Tensor]]:
 def _origins(scene: Scene, found: Mismatch) -> Iterator[OriginStep]:
     """The operations that made the dimensions at fault, newest first, one operand after the other."""
     told: list[OriginStep] = []
-    if not found.blamed and scene.call is not None:
+    if not scene.op and scene.replay.steps:
+        last = scene.replay.steps[-1]
+        yield _step(scene, last, "")
+        yield from (_step(scene, scene.replay.steps[index], "") for index in last.sources)
+    if not found.blamed and scene.op:
         made = [(r, t) for r, t in scene.call.tensors().items() if not scene.replay.weight(t)]
         yield from (step for role, _ in made[:1] for step in _chain(scene, scene.call.text(role), []))
     for name in list(dict.fromkeys(name for name, _, _ in found.blamed))[:2]:
@@ -196,8 +218,8 @@ def _origins(scene: Scene, found: Mismatch) -> Iterator[OriginStep]:
 
 def _chain(scene: Scene, name: str, axes: list[Axis]) -> Iterator[OriginStep]:
     """The way to an operand: what made its dimensions, and the operand itself."""
-    tensors = scene.call.tensors() if scene.call is not None else {}
-    tensor = next((t for role, t in tensors.items() if scene.call and scene.call.text(role) == name), None)
+    tensors = scene.call.tensors()
+    tensor = next((t for role, t in tensors.items() if scene.call.text(role) == name), None)
     maker = scene.replay.provenance.maker(tensor) if tensor is not None else None
     steps = {step for axis in axes for step in (*axis.steps(), *_makers(scene, axis, maker))}
     for index in sorted(steps | ({maker} if maker is not None else set()), reverse=True)[:_LONGEST]:
@@ -241,7 +263,7 @@ def _fits(scene: Scene, found: Mismatch, *, real: bool) -> str:
         sizes: dict[str, dict[int, int]] = {}
         for source, size in fit.sizes.items():
             sizes.setdefault(source.name, {})[source.index] = size
-        edit = Edit(given={name: lambda t, s=new: _resized(t, s) for name, new in sizes.items()})
+        edit = Edit(given={name: partial(_resized, sizes=new) for name, new in sizes.items()})
         if replay(scene.program, edit, real=real).failure is None:
             return fit.text
     return ""

@@ -154,23 +154,34 @@ def spoken(node: ast.AST | None, call: Call) -> dict[str, str]:
 
 
 def _spoken(node: ast.AST | None, call: Call) -> Iterator[tuple[str, str]]:
-    if isinstance(node, ast.BinOp):
-        yield from (("input", written(node.left)), ("other", written(node.right)))
-    elif isinstance(node, ast.AugAssign):
-        yield from (("input", written(node.target)), ("other", written(node.value)))
-    elif isinstance(node, ast.Subscript):
-        yield from (("input", written(node.value)), ("index", written(node.slice)))
+    pairs: dict[type, tuple[str, str, str, str]] = {
+        ast.BinOp: ("input", "left", "other", "right"),
+        ast.AugAssign: ("input", "target", "other", "value"),
+        ast.Subscript: ("input", "value", "index", "slice"),
+    }
+    if type(node) in pairs:
+        one, left, other, right = pairs[type(node)]
+        yield from ((one, written(getattr(node, left))), (other, written(getattr(node, right))))
     elif isinstance(node, ast.Call):
-        values = list(node.args)
-        if isinstance(node.func, ast.Attribute) and _is_method(node, call):
-            values.insert(0, node.func.value)
-        by_slot: dict[Slot, ast.expr] = {(index,): value for index, value in enumerate(values)}
-        by_slot |= {(keyword.arg,): keyword.value for keyword in node.keywords if keyword.arg}
-        for slot, value in list(by_slot.items()):
-            if isinstance(value, ast.List | ast.Tuple):
-                by_slot |= {(*slot, index): entry for index, entry in enumerate(value.elts)}
-        if not any(isinstance(value, ast.Starred) for value in by_slot.values()):
-            yield from ((name, written(by_slot[slot])) for name, slot in call.slots.items() if slot in by_slot)
+        yield from _arguments(node, call)
+
+
+def _arguments(node: ast.Call, call: Call) -> Iterator[tuple[str, str]]:
+    values = list(node.args)
+    if isinstance(node.func, ast.Attribute) and _is_method(node, call):
+        values.insert(0, node.func.value)
+    by_slot: dict[Slot, ast.expr] = {(index,): value for index, value in enumerate(values)}
+    by_slot |= {(keyword.arg,): keyword.value for keyword in node.keywords if keyword.arg}
+    for slot, value in list(by_slot.items()):
+        if isinstance(value, ast.List | ast.Tuple):
+            by_slot |= {(*slot, index): entry for index, entry in enumerate(value.elts)}
+    if any(isinstance(value, ast.Starred) for value in by_slot.values()):
+        return
+    for name, slot in call.slots.items():
+        if slot in by_slot:
+            yield name, written(by_slot[slot])
+        elif isinstance(by_slot.get(slot[:1]), ast.Name):
+            yield name, f"{written(by_slot[slot[:1]])}[{slot[-1]}]"
 
 
 def _is_method(node: ast.Call, call: Call) -> bool:

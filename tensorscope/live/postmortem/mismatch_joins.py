@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from tensorscope.live.postmortem.axes import Kind
-from tensorscope.live.postmortem.scene import Mismatch, Remedy
+from tensorscope.live.postmortem.scene import Mismatch, Remedy, passed_through
 from tensorscope.reports import shape_text
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ BROADCASTING = (
 def broadcast(scene: Scene) -> Mismatch | None:
     """Tensors of which one axis can't be stretched to fit the other."""
     call = scene.call
-    assert call is not None
     pair = next((p for p in combinations(call.tensors(), 2) if _clashes(*(call.roles[name] for name in p))), None)
     if pair is None:
         return None
@@ -86,7 +85,6 @@ def _difference(a: Tensor, b: Tensor, one: str, other: str, places: list[int]) -
 def _more_axes(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
     """The tensor with fewer axes, with axes of size 1 put where its own then meet their equals."""
     call = scene.call
-    assert call is not None
     a, b = (call.roles[name] for name in pair)
     role, small, large = (pair[0], a, b) if a.ndim < b.ndim else (pair[1], b, a)
     missing = large.ndim - small.ndim
@@ -101,13 +99,12 @@ def _more_axes(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
         rank = 8 if places[0] <= 1 else 16
         if places == (0,):
             text, rank = ", ".join([":", *["None"] * (len(index) - 1)]), 9
-        yield scene.transform(role, f"[{text}]", lambda t, i=index: t[i], rank)
+        yield scene.transform(role, f"[{text}]", rank)
 
 
 def _cut(scene: Scene, pair: tuple[str, str], place: int) -> Iterator[Remedy]:
     """The longer tensor cut to the shorter one, where the longer one is a table; or the program's input."""
     call = scene.call
-    assert call is not None
     for role, other in (pair, pair[::-1]):
         tensor, size = call.roles[role], call.roles[other].shape[-place]
         axis = scene.axes(tensor)[-place]
@@ -115,14 +112,14 @@ def _cut(scene: Scene, pair: tuple[str, str], place: int) -> Iterator[Remedy]:
             continue
         dim, text = tensor.ndim - place, call.texts.get(other, "")
         short = f"{text}.shape[{call.roles[other].ndim - place}]" if re.fullmatch(r"[\w.]+", text) else size
-        cut = ", ".join([*[":"] * dim, f":{short}"])
+        cut, shortened = ", ".join([*[":"] * dim, f":{short}"]), passed_through(f"[{':, ' * dim}:{size}]")
         if scene.replay.weight(tensor) and axis.kind is Kind.WEIGHT:
-            yield scene.transform(role, f"[{cut}]", lambda t, d=dim, n=size: t.narrow(d, 0, n), 12)
-        if scene.replay.weight(call.roles[other]):
+            yield scene.transform(role, f"[{cut}]", 12, shortened)
+        against = scene.axes(call.roles[other])[-place]
+        if scene.replay.weight(call.roles[other]) or any(w.label.startswith("axis ") for w in against.weights()):
             yield from _shorter_input(scene, axis, size)
         if tensor.ndim >= 3 and tensor.ndim == call.roles[other].ndim and dim >= 2:
-            rank = 28
-            yield scene.transform(role, f"[{cut}]", lambda t, d=dim, n=size: t.narrow(d, 0, n), rank)
+            yield scene.transform(role, f"[{cut}]", 28, shortened)
 
 
 def _shorter_input(scene: Scene, axis: Any, size: int) -> Iterator[Remedy]:
@@ -137,14 +134,12 @@ def _shorter_input(scene: Scene, axis: Any, size: int) -> Iterator[Remedy]:
         if given is not None and new < given.shape[index]:
             cut = ", ".join([*[":"] * index, f":{new}"])
             said = f"give it at most {new}: `{name}[{cut}]`"
-            edit = scene.given(name, lambda t, i=index, n=new: t.narrow(i, 0, n))
-            yield Remedy(said, edit, "", 22)
+            yield Remedy(said, scene.given(name, passed_through(f"[{cut}]")), "", 22)
 
 
 def _projected(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
     """A residual that takes a projection where sizes change."""
     call = scene.call
-    assert call is not None
     if not call.op.startswith("add"):
         return
     for role, other in (pair[::-1], pair):
@@ -156,13 +151,14 @@ def _projected(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
             yield from _strided(scene, role, tensor, target)
         elif tensor.shape[:-1] == target.shape[:-1]:
             shape = tensor.shape[-1], target.shape[-1]
-            edit = scene.changing(role, lambda t, s=shape: t @ t.new_zeros(s), only_here=True)
+            edit = scene.changing(role, passed_through(f" @ tensor.new_zeros({shape})"), only_here=True)
             yield Remedy(f"a projection on the shortcut `{text}`: `nn.Linear{shape}`", edit, scene.line, 30)
 
 
 def _strided(scene: Scene, role: str, tensor: Tensor, target: Tensor) -> Iterator[Remedy]:
-    assert scene.call is not None
-    strides = [-(-small // large) if large else 0 for small, large in zip(tensor.shape[2:], target.shape[2:], strict=True)]
+    strides = [
+        -(-small // large) if large else 0 for small, large in zip(tensor.shape[2:], target.shape[2:], strict=True)
+    ]
     made = [(size - 1) // stride + 1 if stride else 0 for size, stride in zip(tensor.shape[2:], strides, strict=True)]
     if made != list(target.shape[2:]) or strides[0] != strides[1]:
         return
@@ -176,7 +172,6 @@ def _strided(scene: Scene, role: str, tensor: Tensor, target: Tensor) -> Iterato
 def joined(scene: Scene) -> Mismatch | None:
     """`cat` of tensors that differ in more than the axis they are joined along."""
     call = scene.call
-    assert call is not None
     parts = {name: t for name, t in call.tensors().items() if name.startswith("tensors")}
     if len(parts) < 2:
         return None
@@ -194,7 +189,6 @@ def joined(scene: Scene) -> Mismatch | None:
 
 def _uneven(scene: Scene, pair: tuple[str, str]) -> Mismatch:
     call = scene.call
-    assert call is not None
     a, b = (call.roles[name] for name in pair)
     one, other = (call.text(name) for name in pair)
     found = Mismatch(f"{scene.subject}: `{one}` has {a.ndim} axes and `{other}` has {b.ndim}")
@@ -208,18 +202,17 @@ def _uneven(scene: Scene, pair: tuple[str, str]) -> Mismatch:
     for place in range(large.ndim if large.ndim - small.ndim == 1 and isinstance(dim, int) else 0):
         rest = [size for axis, size in enumerate(large.shape) if axis != place]
         if rest == list(small.shape):
-            found.remedies.append(scene.transform(role, f".unsqueeze({place})", lambda t, p=place: t.unsqueeze(p), 10))
+            found.remedies.append(scene.transform(role, f".unsqueeze({place})", 10))
         elif place != dim % large.ndim and rest[:-1] == list(small.shape[:-1]):
             sizes = [large.shape[place] if axis == place else -1 for axis in range(large.ndim)]
             text = f".unsqueeze({place}).expand({', '.join(map(str, sizes))})"
-            change = scene.transform(role, text, lambda t, p=place, s=sizes: t.unsqueeze(p).expand(*s), 12)
+            change = scene.transform(role, text, 12)
             found.remedies.append(change)
     return found
 
 
 def _unequal(scene: Scene, pair: tuple[str, str], axes: Sequence[int], dim: int) -> Mismatch:
     call = scene.call
-    assert call is not None
     a, b = (call.roles[name] for name in pair)
     one, other = (call.text(name) for name in pair)
     left, right = scene.axes(a)[axes[0]], scene.axes(b)[axes[0]]
@@ -243,14 +236,13 @@ def _unequal(scene: Scene, pair: tuple[str, str], axes: Sequence[int], dim: int)
             sizes = [-1] * tensor.ndim
             sizes[axes[0]] = other_size.shape[axes[0]]
             text = f".expand({', '.join(map(str, sizes))})"
-            found.remedies.append(scene.transform(role, text, lambda t, s=sizes: t.expand(*s), 8))
+            found.remedies.append(scene.transform(role, text, 8))
     return found
 
 
 def _resampled(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
     """Maps of unequal size brought to the same one."""
     call = scene.call
-    assert call is not None
     a, b = (call.roles[name] for name in pair)
     grows = a.shape[2:].numel() < b.shape[2:].numel()
     role, other = pair if grows else pair[::-1]
@@ -263,7 +255,6 @@ def _resampled(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
 def stacked(scene: Scene) -> Mismatch | None:
     """`stack` of tensors of unequal shape."""
     call = scene.call
-    assert call is not None
     parts = [(name, t) for name, t in call.tensors().items() if name.startswith("tensors")]
     odd = next((part for part in parts if part[1].shape != parts[0][1].shape), None) if parts else None
     if odd is None:

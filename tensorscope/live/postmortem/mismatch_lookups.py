@@ -19,24 +19,26 @@ if TYPE_CHECKING:
 def embedding(scene: Scene) -> Mismatch | None:
     """Ids that an embedding has no row for, or that are no integers."""
     call = scene.call
-    assert call is not None
     ids, table = call.tensor("input"), call.tensor("weight")
     if ids is None or table is None:
         return None
     if ids.is_floating_point():
         found = Mismatch(f"{scene.subject} takes whole numbers and got {_dtype(ids)}")
-        found.remedies.append(scene.transform("input", ".long()", lambda t: t.long(), 5))
+        found.remedies.append(scene.transform("input", ".long()", 5))
         return found
     if "out of range" not in scene.message or not ids.numel() or ids.is_meta:
         return None
     low, high, rows = int(ids.min()), int(ids.max()), table.shape[0]
     bad = high if high >= rows else low
-    found = Mismatch(f"{scene.subject} got id {bad} and has rows 0 to {rows - 1}", [(call.text("weight"), scene.axes(table)[0], high + 1)])
+    found = Mismatch(
+        f"{scene.subject} got id {bad} and has rows 0 to {rows - 1}",
+        [(call.text("weight"), scene.axes(table)[0], high + 1)],
+    )
     found.got = f"`{call.text('input')}` {shape_text(tuple(ids.shape))} holds ids from {low} to {high}"
     if high >= rows and low >= 0:
         remedy = scene.rebuild(scene.path, 10, num_embeddings=high + 1) if scene.depth else None
         found.remedies += [remedy] if remedy is not None else []
-    clamp = scene.transform("input", f".clamp(0, {rows - 1})", lambda t: t.clamp(0, rows - 1), 60)
+    clamp = scene.transform("input", f".clamp(0, {rows - 1})", 60)
     found.remedies.append(clamp)
     return found
 
@@ -44,14 +46,13 @@ def embedding(scene: Scene) -> Mismatch | None:
 def gather(scene: Scene) -> Mismatch | None:
     """An index that gather, scatter or index_select can't follow."""
     call = scene.call
-    assert call is not None
     x, index, dim = call.tensor("input", "self"), call.tensor("index"), call.roles.get("dim", 0)
     if x is None or index is None or not isinstance(dim, int):
         return None
     name, source = call.text("index"), call.text("input" if "input" in call.roles else "self")
     if index.dtype not in (torch.int64, torch.int32):
         found = Mismatch(f"{scene.subject}: the index `{name}` is {_dtype(index)}, whole numbers are needed")
-        found.remedies.append(scene.transform("index", ".long()", lambda t: t.long(), 5))
+        found.remedies.append(scene.transform("index", ".long()", 5))
         return found
     if call.op != "index_select" and index.ndim != x.ndim:
         title = f"{scene.subject}: the index `{name}` has {index.ndim} {_axes(index)} and `{source}` has {x.ndim}"
@@ -59,16 +60,13 @@ def gather(scene: Scene) -> Mismatch | None:
         for place in (dim % max(x.ndim, 1), *range(index.ndim + 1)):
             if index.ndim == x.ndim - 1 and place <= index.ndim:
                 rank = 5 if place == dim % x.ndim else 45
-                found.remedies.append(
-                    scene.transform("index", f".unsqueeze({place})", lambda t, p=place: t.unsqueeze(p), rank)
-                )
+                found.remedies.append(scene.transform("index", f".unsqueeze({place})", rank))
         return found
     return _beyond(scene, x, index, dim) or _too_long(scene, x, index, dim)
 
 
 def _beyond(scene: Scene, x: Tensor, index: Tensor, dim: int) -> Mismatch | None:
     call = scene.call
-    assert call is not None
     if not index.numel() or index.is_meta or "out of" not in scene.message:
         return None
     size, high, low = x.shape[dim], int(index.max()), int(index.min())
@@ -81,14 +79,13 @@ def _beyond(scene: Scene, x: Tensor, index: Tensor, dim: int) -> Mismatch | None
     found.remedies += [r for r in (scene.resized_producer(scene.axes(x)[dim], high + 1, 15),) if r is not None]
     for other in range(x.ndim):
         if x.shape[other] > high and other != dim % x.ndim and "dim" in call.slots:
-            edit = scene.changing("dim", lambda _, d=other: d)
+            edit = scene.setting("dim", other)
             found.remedies.append(Remedy(f"`dim={other}` in place of `dim={dim}`", edit, scene.line, 40))
     return found
 
 
 def _too_long(scene: Scene, x: Tensor, index: Tensor, dim: int) -> Mismatch | None:
     call = scene.call
-    assert call is not None
     pairs = enumerate(zip(index.shape, x.shape, strict=False))
     place = next((i for i, (n, m) in pairs if n > m and i != dim % x.ndim), None)
     if place is None:
@@ -96,14 +93,13 @@ def _too_long(scene: Scene, x: Tensor, index: Tensor, dim: int) -> Mismatch | No
     title = f"{scene.subject}: axis {place} of the index is {index.shape[place]} and the tensor's is {x.shape[place]}"
     found = Mismatch(title, [(call.text("index"), scene.axes(index)[place], x.shape[place])])
     if index.ndim == 2 and index.shape[1 - place] <= x.shape[1 - place]:
-        found.remedies.append(scene.transform("index", ".t()", lambda t: t.t(), 30))
+        found.remedies.append(scene.transform("index", ".t()", 30))
     return found
 
 
 def indexed(scene: Scene) -> Mismatch | None:
     """An index or a slice that a tensor doesn't have."""
     call = scene.call
-    assert call is not None
     x = call.tensor("input", "self")
     if x is None:
         return None
@@ -131,12 +127,13 @@ def indexed(scene: Scene) -> Mismatch | None:
 def _nearest(scene: Scene, index: int, size: int) -> list[Remedy]:
     """The last entry in place of one beyond it."""
     call = scene.call
-    assert call is not None
     asked = call.roles.get("index")
     tensors = [(role, t) for role, t in call.tensors().items() if role.startswith("index") and t.numel() and t.ndim]
-    late = [(r, t) for r, t in tensors if not t.is_floating_point() and int(t.max()) == index == size and int(t.min()) > 0]
+    late = [
+        (r, t) for r, t in tensors if not t.is_floating_point() and int(t.max()) == index == size and int(t.min()) > 0
+    ]
     if late:
-        return [scene.transform(late[0][0], " - 1", lambda t: t - 1, 8)]
+        return [scene.transform(late[0][0], " - 1", 8)]
     entries = asked if isinstance(asked, tuple) else (asked,)
     if not size or not any(type(entry) is int and entry == index for entry in entries):
         return []
@@ -150,7 +147,6 @@ def _nearest(scene: Scene, index: int, size: int) -> list[Remedy]:
 def selected(scene: Scene) -> Mismatch | None:
     """`narrow` or `select` beyond the end of an axis."""
     call = scene.call
-    assert call is not None
     x = call.tensor("input", "self")
     said = re.search(r"start \((\d+)\) \+ length \((\d+)\) exceeds dimension size \((\d+)\)", scene.message)
     if x is None or said is None:
@@ -170,14 +166,13 @@ def selected(scene: Scene) -> Mismatch | None:
 def one_hot(scene: Scene) -> Mismatch | None:
     """Classes beyond the number of classes."""
     call = scene.call
-    assert call is not None
     ids = call.tensor("input", "self", "tensor")
     if ids is None or ids.is_meta or not ids.numel():
         return None
     if ids.dtype != torch.int64:
         name = next(iter(call.tensors()))
         found = Mismatch(f"{scene.subject} takes int64 classes and got {_dtype(ids)}")
-        found.remedies.append(scene.transform(name, ".long()", lambda t: t.long(), 5))
+        found.remedies.append(scene.transform(name, ".long()", 5))
         return found
     high, count = int(ids.max()), next((v for v in call.roles.values() if type(v) is int), -1)
     title = f"{scene.subject}: class {high} is not below the number of classes, {count}"

@@ -27,7 +27,6 @@ _TURNING = ("transpose", "permute", "swapaxes", "swapdims", "movedim", "t")
 def linear(scene: Scene) -> Mismatch | None:
     """A linear layer whose input has another number of features than it takes."""
     call = scene.call
-    assert call is not None
     x, weight = call.tensor("input"), call.tensor("weight")
     if x is None or weight is None or weight.ndim != 2 or (x.ndim and x.shape[-1] == weight.shape[1]):
         return None
@@ -41,7 +40,7 @@ def linear(scene: Scene) -> Mismatch | None:
     if isinstance(scene.module, nn.Linear):
         sized.append(scene.resized_consumer("in_features", x.shape[-1]))
     elif weight.shape[0] == x.shape[-1]:
-        sized.append(scene.transform("weight", ".t()", torch.t, 15))
+        sized.append(scene.transform("weight", ".t()", 15))
     found.remedies += [remedy for remedy in sized if remedy is not None]
     return found
 
@@ -50,12 +49,12 @@ def _other_layouts(scene: Scene, x: Tensor, want: int) -> Iterator[Remedy]:
     """Ways in which the same elements have the features last."""
     for first in range(1 if x.ndim > 1 else 0, x.ndim - 1):
         if math.prod(x.shape[first:]) == want:
-            yield scene.transform("input", f".flatten({first})", lambda t, a=first: t.flatten(a), 5)
+            yield scene.transform("input", f".flatten({first})", 5)
     for place in range(x.ndim - 1):
         if x.shape[place] == want and x.ndim > 2:
             rank = 12 if place else 45  # the first axis is the batch's, as a rule
             suffix = f".movedim({place}, -1)" if x.ndim > 3 else f".transpose({place}, -1)"
-            yield scene.transform("input", suffix, lambda t, a=place: t.movedim(a, -1) if t.ndim > 3 else t.mT, rank)
+            yield scene.transform("input", suffix, rank)
 
 
 def _flattened_anew(scene: Scene, x: Tensor) -> Iterator[Remedy]:
@@ -72,7 +71,6 @@ def _flattened_anew(scene: Scene, x: Tensor) -> Iterator[Remedy]:
 def product(scene: Scene) -> Mismatch | None:
     """A matrix product whose factors do not go together."""
     call = scene.call
-    assert call is not None
     left, right = _FACTORS.get(call.op, ("input", "other"))
     if not {left, right} <= call.roles.keys():
         left, right = list(call.tensors())[:2] if len(call.tensors()) >= 2 else ("", "")
@@ -93,11 +91,15 @@ def product(scene: Scene) -> Mismatch | None:
         found.remedies += [remedy for remedy in sized if remedy is not None]
     else:
         batch = shape_text(tuple(a.shape[:-2])), shape_text(tuple(b.shape[:-2]))
-        title = f"{scene.subject}: the axes before the last two are {batch[0]} in {names[0]} and {batch[1]} in {names[1]}"
+        title = (
+            f"{scene.subject}: the axes before the last two are {batch[0]} in {names[0]} and {batch[1]} in {names[1]}"
+        )
         pairs = zip(reversed(scene.axes(a)[:-2]), reversed(scene.axes(b)[:-2]), strict=False)
         clash = next(((m, n) for m, n in pairs if m.size != n.size and 1 not in (m.size, n.size)), None)
-        blamed = [(call.text(left), clash[0], clash[1].size), (call.text(right), clash[1], clash[0].size)] if clash else []
-        found = Mismatch(title, blamed)
+        found = Mismatch(title)
+        if clash is not None:
+            one, other = clash
+            found.blamed = [(call.text(left), one, other.size), (call.text(right), other, one.size)]
         found.remedies += _repeated(scene, left, right)
     found.got = "\n".join(filter(None, (_turning(scene, role) for role in (left, right))))
     found.remedies += [*_turned(scene, left, right), *_turned_earlier(scene, left, right)]
@@ -106,40 +108,42 @@ def product(scene: Scene) -> Mismatch | None:
 
 def _repeated(scene: Scene, left: str, right: str) -> Iterator[Remedy]:
     """The factor with fewer entries on a batch axis repeated, such as keys that several heads share."""
-    assert scene.call is not None
     for role, other in ((right, left), (left, right)):
         small, large = scene.call.roles[role], scene.call.roles[other]
         for place in range(min(small.ndim, large.ndim) - 2):
             have, want = small.shape[place], large.shape[place]
             if small.ndim == large.ndim and 1 < have < want and want % have == 0:
-                times = want // have
-                change = lambda t, n=times, d=place: t.repeat_interleave(n, d)  # noqa: E731
-                yield scene.transform(role, f".repeat_interleave({times}, dim={place})", change, 20)
+                yield scene.transform(role, f".repeat_interleave({want // have}, dim={place})", 20)
 
 
 def _turning(scene: Scene, role: str) -> str:
     """What shape a factor had before its axes were swapped."""
-    assert scene.call is not None
     steps = scene.replay.steps
     maker = scene.replay.provenance.maker(scene.call.roles[role])
     if maker is None or steps[maker].op not in _TURNING or not steps[maker].sources:
         return ""
     before, after = steps[steps[maker].sources[0]].shapes[0], steps[maker].shapes[0]
-    text = steps[maker].place.expression if steps[maker].place else steps[maker].op
+    place = steps[maker].place
+    text = place.expression if place is not None else steps[maker].op
     return f"`{text}` made {shape_text(after)} of {shape_text(before)}" if len(before) == len(after) else ""
 
 
 def _wrong_rank(scene: Scene, names: tuple[str, str], wanted: tuple[int, int]) -> Mismatch:
     call = scene.call
-    assert call is not None
     tensors = [call.roles[name] for name in names]
     role, tensor, rank = next((n, t, r) for n, t, r in zip(names, tensors, wanted, strict=True) if t.ndim != r)
     found = Mismatch(f"{scene.subject} takes a {rank}-D tensor, `{call.text(role)}` has {tensor.ndim} axes")
     found.got = f"{shape_text(tuple(tensor.shape))}"
     others = [t for t in tensors if t is not tensor]
-    if call.op == "bmm" and tensor.ndim == 2 and others and others[0].ndim == 3 and tensor.shape[0] == others[0].shape[0]:
+    if (
+        call.op == "bmm"
+        and tensor.ndim == 2
+        and others
+        and others[0].ndim == 3
+        and tensor.shape[0] == others[0].shape[0]
+    ):
         place = 1 if role == names[0] else 2
-        found.remedies.append(scene.transform(role, f".unsqueeze({place})", lambda t: t.unsqueeze(place), 6))
+        found.remedies.append(scene.transform(role, f".unsqueeze({place})", 6))
     if call.op in ("mm", "bmm", "mv", "dot"):
         said = f"`torch.matmul` in place of `{call.op}`: it takes any number of batch axes"
         found.remedies.append(Remedy(said, scene.replacing(torch.matmul), scene.line, 10))
@@ -149,7 +153,6 @@ def _wrong_rank(scene: Scene, names: tuple[str, str], wanted: tuple[int, int]) -
 def _turned(scene: Scene, left: str, right: str) -> Iterator[Remedy]:
     """One factor with its axes in another order."""
     call = scene.call
-    assert call is not None
     a, b = call.roles[left], call.roles[right]
     suffix = {2: ".t()"}
     for role, tensor, rank in ((right, b, 10), (left, a, 14)):
@@ -157,18 +160,17 @@ def _turned(scene: Scene, left: str, right: str) -> Iterator[Remedy]:
             continue
         turned = tensor.mT
         if _fit(*((a, turned) if role == right else (turned, b))):
-            yield scene.transform(role, suffix.get(tensor.ndim, ".transpose(-2, -1)"), lambda t: t.mT, rank)
+            yield scene.transform(role, suffix.get(tensor.ndim, ".transpose(-2, -1)"), rank)
     if max(a.ndim, b.ndim) > 4:
         return
     for order in permutations(range(b.ndim)):
         if b.ndim > 2 and _fit(a, b.permute(order)) and order[0] == 0:
-            yield scene.transform(right, f".permute{order}", lambda t, o=order: t.permute(o), 40)
+            yield scene.transform(right, f".permute{order}", 40)
 
 
 def _turned_earlier(scene: Scene, left: str, right: str) -> Iterator[Remedy]:
     """One factor was made by swapping two axes: perhaps the wrong two."""
     call = scene.call
-    assert call is not None
     for role, rank in ((right, 6), (left, 8)):
         tensor = call.roles[role]
         maker = scene.replay.provenance.maker(tensor)
@@ -190,7 +192,6 @@ def _fit(a: Tensor, b: Tensor) -> bool:
 def einsum(scene: Scene) -> Mismatch | None:
     """Subscripts that do not fit their operands, or letters with two sizes."""
     call = scene.call
-    assert call is not None
     equation = call.roles.get("equation")
     operands = [t for name, t in call.tensors().items() if name.startswith("operands")]
     if not isinstance(equation, str) or not operands:
@@ -225,7 +226,7 @@ def _other_letters(scene: Scene, equation: str, index: int) -> Iterator[Remedy]:
         new = ",".join([*terms[:index], "".join(letters), *terms[index + 1 :]]) + arrow + right
         if new != equation:
             said = f"the equation `{new}` in place of `{equation}`"
-            yield Remedy(said, scene.changing("equation", lambda _, n=new: n), scene.line, 30)
+            yield Remedy(said, scene.setting("equation", new), scene.line, 30)
 
 
 ANALYSES: dict[str, Any] = {

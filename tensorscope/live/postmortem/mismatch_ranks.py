@@ -10,7 +10,7 @@ import torch
 
 from tensorscope.live.postmortem.calls import operand
 from tensorscope.live.postmortem.replay import Edit
-from tensorscope.live.postmortem.scene import Mismatch, Remedy, attached
+from tensorscope.live.postmortem.scene import Mismatch, Remedy, attached, passed_through
 from tensorscope.live.postmortem.source import written
 from tensorscope.reports import shape_text
 
@@ -29,8 +29,8 @@ def missing_axis(scene: Scene) -> Mismatch | None:
     """An axis is named that a tensor doesn't have."""
     call = scene.call
     said = re.search(r"expected to be in range of \[(-?\d+), (-?\d+)\], but got (-?\d+)", scene.message)
-    x = call.tensor("input", "self", "tensors[0]") if call else None
-    if call is None or said is None or x is None:
+    x = call.tensor("input", "self", "tensors[0]")
+    if said is None or x is None:
         return None
     low, high, got = map(int, said.groups())
     name = next(name for name in ("input", "self", "tensors[0]") if name in call.roles)
@@ -41,7 +41,7 @@ def missing_axis(scene: Scene) -> Mismatch | None:
     for role, value in call.roles.items():
         if type(value) is int and value == got and role in call.slots:
             for rank, dim in ((8, -1), (14, high)):
-                edit = scene.changing(role, lambda _, d=dim: d)
+                edit = scene.setting(role, dim)
                 said_fix = f"`{role}={dim}` in place of `{role}={got}`"
                 found.remedies.append(Remedy(said_fix, edit, scene.line, rank))
     return found
@@ -50,7 +50,6 @@ def missing_axis(scene: Scene) -> Mismatch | None:
 def expand(scene: Scene) -> Mismatch | None:
     """An axis is to be expanded that isn't of size 1."""
     call = scene.call
-    assert call is not None
     x = call.tensor("input", "self")
     said = re.search(r"size of the tensor \((-?\d+)\) must match the existing size \((\d+)\)", scene.message)
     if x is None or said is None or scene.op not in ("expand", "broadcast_to"):
@@ -60,7 +59,9 @@ def expand(scene: Scene) -> Mismatch | None:
     places = [i for i in range(1, x.ndim + 1) if x.shape[-i] not in (1, asked[-i]) and asked[-i] != -1]
     place = places[0]
     axis = scene.axes(x)[-place]
-    title = f"{scene.subject}: axis {x.ndim - place} of `{text}` is {axis.size} and cannot be expanded to {asked[-place]}"
+    title = (
+        f"{scene.subject}: axis {x.ndim - place} of `{text}` is {axis.size} and cannot be expanded to {asked[-place]}"
+    )
     found = Mismatch(title, [(text, axis, asked[-place])])
     sizes = [-1 if len(asked) - i in places else size for i, size in enumerate(asked)]
     said_fix = f"`-1` in place of {asked[-place]}: the axis keeps its size"
@@ -76,7 +77,6 @@ def _flat(args: tuple[Any, ...]) -> list[Any]:
 def turned(scene: Scene) -> Mismatch | None:
     """`t` of a tensor of more than two axes."""
     call = scene.call
-    assert call is not None
     x = call.tensor("input", "self")
     if x is None or x.ndim <= 2:
         return None
@@ -91,7 +91,6 @@ def turned(scene: Scene) -> Mismatch | None:
 def in_place(scene: Scene) -> Mismatch | None:
     """A result that is larger than the tensor that it is written into."""
     call = scene.call
-    assert call is not None
     said = re.search(r"output with shape \[(.*?)\] doesn't match the broadcast shape \[(.*?)\]", scene.message)
     x = call.tensor("input", "self")
     if said is None or x is None:
@@ -167,19 +166,21 @@ def _entering(scene: Scene, tensor: Tensor, text: str, count: int) -> Iterator[R
     owner = f" before `{scene.path}`" if scene.path else ""
     if tensor.ndim == count - 1:
         for place in range(count):
-            edit = Edit(entering={scene.path: lambda args, p=place: _with(args, slot, args[slot].unsqueeze(p))})
+            edit = _passing(scene.path, slot, f".unsqueeze({place})")
             yield Remedy(f"`{text}.unsqueeze({place})`{owner}", edit, scene.line, 12 + place)
     for place, size in enumerate(tensor.shape):
         if tensor.ndim == count + 1 and size == 1:
-            edit = Edit(entering={scene.path: lambda args, p=place: _with(args, slot, args[slot].squeeze(p))})
+            edit = _passing(scene.path, slot, f".squeeze({place})")
             yield Remedy(f"`{text}.squeeze({place})`{owner}", edit, scene.line, 12)
     if tensor.ndim == count + 1 and count >= 2:
-        edit = Edit(entering={scene.path: lambda args: _with(args, slot, args[slot].flatten(0, 1))})
+        edit = _passing(scene.path, slot, ".flatten(0, 1)")
         yield Remedy(f"`{text}.flatten(0, 1)`{owner}", edit, scene.line, 30)
 
 
-def _with(args: tuple[Any, ...], slot: int, value: Any) -> tuple[Any, ...]:
-    return (*args[:slot], value, *args[slot + 1 :])
+def _passing(path: str, slot: int, suffix: str) -> Edit:
+    """An edit that passes an argument of a module through something."""
+    change = passed_through(suffix)
+    return Edit(entering={path: lambda args: (*args[:slot], change(args[slot]), *args[slot + 1 :])})
 
 
 def _kept(scene: Scene, tensor: Tensor, count: int) -> Iterator[Remedy]:
@@ -206,7 +207,7 @@ def _parts(scene: Scene, value: ast.Call, count: int) -> tuple[Mismatch, tuple[O
     step = next((s for s in reversed(steps) if s.op == value.func.attr and s.module == scene.path), None)
     if step is None or step.place is None:
         return None
-    sizes = [shape for shape in step.shapes]
+    sizes = list(step.shapes)
     title = f"`{written(value)}` makes {len(sizes)} parts and {count} are unpacked"
     found = Mismatch(title)
     found.got = " · ".join(map(shape_text, sizes))

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 def multi_head(scene: Scene) -> Mismatch | None:
     """Multi-head attention with tokens of another width, or masks of another shape."""
     call = scene.call
-    assert call is not None
     query, key, value = (call.tensor(name) for name in ("query", "key", "value"))
     if query is None or key is None or value is None:
         return None
@@ -33,7 +32,10 @@ def multi_head(scene: Scene) -> Mismatch | None:
         want = getattr(scene.module, attribute, width)
         if isinstance(want, int) and tensor.ndim and tensor.shape[-1] != want:
             axis = scene.axes(tensor)[-1]
-            found = Mismatch(f"{scene.subject} got {name}s of width {tensor.shape[-1]} and takes {want}", [(call.text(name), axis, want)])
+            found = Mismatch(
+                f"{scene.subject} got {name}s of width {tensor.shape[-1]} and takes {want}",
+                [(call.text(name), axis, want)],
+            )
             sized = [scene.rebuild(scene.path, 15, **_widths(scene, attribute, tensor.shape[-1]))]
             sized.append(scene.resized_producer(axis, want))
             found.remedies += [remedy for remedy in sized if remedy is not None]
@@ -49,9 +51,10 @@ def _widths(scene: Scene, attribute: str, size: int) -> dict[str, int]:
 
 def _other_width(scene: Scene, query: Tensor, width: int) -> Mismatch:
     call = scene.call
-    assert call is not None
     axis = scene.axes(query)[-1]
-    found = Mismatch(f"{scene.subject} got tokens of width {query.shape[-1]} and takes {width}", [(call.text("query"), axis, width)])
+    found = Mismatch(
+        f"{scene.subject} got tokens of width {query.shape[-1]} and takes {width}", [(call.text("query"), axis, width)]
+    )
     heads = getattr(scene.module, "num_heads", 1)
     sized = [scene.resized_producer(axis, width)]
     if query.shape[-1] % heads == 0:
@@ -65,19 +68,26 @@ def _other_width(scene: Scene, query: Tensor, width: int) -> Mismatch:
 
 def _masks(scene: Scene, query: Tensor, key: Tensor) -> Mismatch | None:
     call = scene.call
-    assert call is not None
     batched = query.ndim == 3
     # Inside of torch's function the sequence comes first.
     length, batch, source = query.shape[0], query.shape[1] if batched else 1, key.shape[0]
     padding = call.tensor("key_padding_mask")
     if padding is not None and tuple(padding.shape) != ((batch, source) if batched else (source,)):
         want = (batch, source) if batched else (source,)
-        title = f"{scene.subject}: `key_padding_mask` is {shape_text(tuple(padding.shape))}, (batch, keys) is {shape_text(want)}"
-        found = Mismatch(title, [("key_padding_mask", axis, size) for axis, size in zip(scene.axes(padding), want, strict=False) if axis.size != size])
+        shapes = shape_text(tuple(padding.shape)), shape_text(want)
+        title = f"{scene.subject}: `key_padding_mask` is {shapes[0]}, (batch, keys) is {shapes[1]}"
+        found = Mismatch(
+            title,
+            [
+                ("key_padding_mask", axis, size)
+                for axis, size in zip(scene.axes(padding), want, strict=False)
+                if axis.size != size
+            ],
+        )
         if tuple(padding.shape) == want[::-1]:
-            found.remedies.append(scene.transform("key_padding_mask", ".t()", lambda t: t.t(), 8))
+            found.remedies.append(scene.transform("key_padding_mask", ".t()", 8))
         if padding.ndim == 3 and padding.shape[1] == 1:
-            found.remedies.append(scene.transform("key_padding_mask", ".squeeze(1)", lambda t: t.squeeze(1), 8))
+            found.remedies.append(scene.transform("key_padding_mask", ".squeeze(1)", 8))
         found.remedies += _batch_first(scene)
         return found
     mask = call.tensor("attn_mask")
@@ -92,13 +102,13 @@ def _masks(scene: Scene, query: Tensor, key: Tensor) -> Mismatch | None:
     found.blamed = [("attn_mask", axis, None) for axis in scene.axes(mask)[-1:]]
     if mask.ndim >= 2 and mask.shape[-2] >= length and mask.shape[-1] >= source:
         cut = f"[..., :{length}, :{source}]" if mask.ndim > 2 else f"[:{length}, :{source}]"
-        found.remedies.append(scene.transform("attn_mask", cut, lambda t: t[..., :length, :source], 10))
+        found.remedies.append(scene.transform("attn_mask", cut, 10))
     if mask.ndim == 3 and mask.shape[0] == batch and mask.shape[1:] == (length, source):
         repeated = f".repeat_interleave({heads}, 0)"
-        change = scene.transform("attn_mask", repeated, lambda t: t.repeat_interleave(heads, 0), 8)
+        change = scene.transform("attn_mask", repeated, 8)
         found.remedies.append(change)
     if mask.ndim == 4:
-        flat = scene.transform("attn_mask", ".flatten(0, 1)", lambda t: t.expand(-1, heads, -1, -1).flatten(0, 1), 20)
+        flat = scene.transform("attn_mask", f".expand(-1, {heads}, -1, -1).flatten(0, 1)", 20)
         found.remedies.append(flat)
     found.remedies += _batch_first(scene)
     return found
@@ -106,7 +116,6 @@ def _masks(scene: Scene, query: Tensor, key: Tensor) -> Mismatch | None:
 
 def _pairs(scene: Scene, query: Tensor, key: Tensor, value: Tensor) -> Mismatch | None:
     call = scene.call
-    assert call is not None
     shapes = [shape_text(tuple(t.shape)) for t in (query, key, value)]
     title = f"{scene.subject}: query {shapes[0]}, key {shapes[1]} and value {shapes[2]} do not go together"
     found = Mismatch(title)
@@ -122,7 +131,6 @@ def _pairs(scene: Scene, query: Tensor, key: Tensor, value: Tensor) -> Mismatch 
 def transformer(scene: Scene) -> Mismatch | None:
     """A transformer that takes sequences and batches for each other."""
     call = scene.call
-    assert call is not None
     tensors = [(role, t) for role, t in call.tensors().items() if t.is_floating_point() and t.ndim == 3]
     if not tensors or not scene.depth:
         return None
@@ -160,22 +168,23 @@ def _batch_first(scene: Scene) -> Iterator[Remedy]:
 def dot_product(scene: Scene) -> Mismatch | None:
     """Scaled dot-product attention of queries, keys, values and a mask that do not go together."""
     call = scene.call
-    assert call is not None
     query, key, value, mask = (call.tensor(n) for n in ("query", "key", "value", "attn_mask"))
     if query is None or key is None or value is None or min(query.ndim, key.ndim, value.ndim) < 2:
         return None
     if query.shape[-1] != key.shape[-1]:
         title = f"{scene.subject}: queries have width {query.shape[-1]} and keys {key.shape[-1]}"
         axes = scene.axes(query)[-1], scene.axes(key)[-1]
-        found = Mismatch(title, [(call.text("key"), axes[1], axes[0].size), (call.text("query"), axes[0], axes[1].size)])
+        found = Mismatch(
+            title, [(call.text("key"), axes[1], axes[0].size), (call.text("query"), axes[0], axes[1].size)]
+        )
         sized = (scene.resized_producer(axes[1], axes[0].size), scene.resized_producer(axes[0], axes[1].size))
         found.remedies += [remedy for remedy in sized if remedy is not None]
-        found.remedies += [scene.transform("key", ".transpose(-2, -1)", lambda t: t.mT, 20)]
+        found.remedies += [scene.transform("key", ".transpose(-2, -1)", 20)]
         return found
     if key.shape[-2] != value.shape[-2]:
         title = f"{scene.subject}: {key.shape[-2]} keys and {value.shape[-2]} values"
         found = Mismatch(title, [(call.text("value"), scene.axes(value)[-2], key.shape[-2])])
-        found.remedies.append(scene.transform("value", ".transpose(-2, -1)", lambda t: t.mT, 20))
+        found.remedies.append(scene.transform("value", ".transpose(-2, -1)", 20))
         return found
     if mask is None:
         return None
@@ -184,23 +193,23 @@ def dot_product(scene: Scene) -> Mismatch | None:
 
 def _mask_of_scores(scene: Scene, query: Tensor, key: Tensor, mask: Tensor) -> Mismatch | None:
     call = scene.call
-    assert call is not None
     scores = (*query.shape[:-1], key.shape[-2])
     name = call.text("attn_mask")
-    if mask.dtype != torch.bool and mask.dtype != query.dtype:
+    if mask.dtype not in (torch.bool, query.dtype):
         dtype = str(mask.dtype).removeprefix("torch.")
         found = Mismatch(f"{scene.subject}: the mask `{name}` is {dtype}, it takes bool or the queries' dtype")
-        found.remedies.append(scene.transform("attn_mask", ".bool()", lambda t: t.bool(), 8))
+        found.remedies.append(scene.transform("attn_mask", ".bool()", 8))
         return found
-    title = f"{scene.subject}: the mask `{name}` {shape_text(tuple(mask.shape))} does not stretch to the scores {shape_text(scores)}"
+    shapes = shape_text(tuple(mask.shape)), shape_text(scores)
+    title = f"{scene.subject}: the mask `{name}` {shapes[0]} does not stretch to the scores {shapes[1]}"
     found = Mismatch(title, [(name, axis, None) for axis in scene.axes(mask)[-1:]])
     if mask.ndim == 2 and tuple(mask.shape) == (scores[0], scores[-1]):
-        found.remedies.append(scene.transform("attn_mask", "[:, None, None, :]", lambda t: t[:, None, None, :], 5))
+        found.remedies.append(scene.transform("attn_mask", "[:, None, None, :]", 5))
     if mask.ndim == 3 and len(scores) == 4:
-        found.remedies.append(scene.transform("attn_mask", "[:, None]", lambda t: t[:, None], 5))
+        found.remedies.append(scene.transform("attn_mask", "[:, None]", 5))
     if mask.ndim >= 2 and mask.shape[-2] >= scores[-2] and mask.shape[-1] >= scores[-1]:
         cut = f"[..., :{scores[-2]}, :{scores[-1]}]" if mask.ndim > 2 else f"[:{scores[-2]}, :{scores[-1]}]"
-        found.remedies.append(scene.transform("attn_mask", cut, lambda t: t[..., : scores[-2], : scores[-1]], 10))
+        found.remedies.append(scene.transform("attn_mask", cut, 10))
     return found
 
 
@@ -208,7 +217,6 @@ def recurrent(scene: Scene) -> Mismatch | None:
     """A recurrent layer with other features, another number of axes, or a hidden state of another shape."""
     call = scene.call
     module = scene.module
-    assert call is not None
     if not isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return None
     x = call.tensor("input")
@@ -226,14 +234,13 @@ def recurrent(scene: Scene) -> Mismatch | None:
         sized = [scene.resized_consumer("input_size", x.shape[-1]), scene.resized_producer(axis, module.input_size)]
         found.remedies += [remedy for remedy in sized if remedy is not None]
         if x.ndim == 3 and x.shape[1] == module.input_size:
-            found.remedies.append(scene.transform("input", ".transpose(1, 2)", lambda t: t.transpose(1, 2), 8))
+            found.remedies.append(scene.transform("input", ".transpose(1, 2)", 8))
         return found
     return _state(scene, x, module)
 
 
 def _other_rank(scene: Scene, x: Tensor) -> Mismatch:
     call, module = scene.call, scene.module
-    assert call is not None
     takes = "(batch, features)" if isinstance(module, nn.RNNCellBase) else "(batch, seq, features) or (seq, features)"
     if isinstance(module, nn.RNNBase) and not module.batch_first:
         takes = "(seq, batch, features) or (seq, features)"
@@ -241,23 +248,22 @@ def _other_rank(scene: Scene, x: Tensor) -> Mismatch:
     found.blamed = [(call.text("input"), axis, None) for axis in scene.axes(x)[-1:]]
     size = getattr(module, "input_size", None)
     if x.ndim == 4 and x.shape[1] == size:
-        turn = scene.transform("input", ".flatten(2).transpose(1, 2)", lambda t: t.flatten(2).transpose(1, 2), 6)
+        turn = scene.transform("input", ".flatten(2).transpose(1, 2)", 6)
         found.remedies.append(turn)
     if x.ndim == 4 and x.shape[-1] == size:
-        found.remedies.append(scene.transform("input", ".flatten(1, 2)", lambda t: t.flatten(1, 2), 8))
+        found.remedies.append(scene.transform("input", ".flatten(1, 2)", 8))
     if x.ndim == 4 and x.shape[2] * x.shape[3] == size:
-        found.remedies.append(scene.transform("input", ".flatten(2)", lambda t: t.flatten(2), 10))
+        found.remedies.append(scene.transform("input", ".flatten(2)", 10))
     if x.ndim == 4 and x.shape[1] * x.shape[2] == size:
-        change = scene.transform("input", ".flatten(1, 2).transpose(1, 2)", lambda t: t.flatten(1, 2).mT, 10)
+        change = scene.transform("input", ".flatten(1, 2).transpose(1, 2)", 10)
         found.remedies.append(change)
     if x.ndim == 2 and size == 1:
-        found.remedies.append(scene.transform("input", ".unsqueeze(-1)", lambda t: t.unsqueeze(-1), 6))
+        found.remedies.append(scene.transform("input", ".unsqueeze(-1)", 6))
     return found
 
 
 def _state(scene: Scene, x: Tensor, module: nn.Module) -> Mismatch | None:
     call = scene.call
-    assert call is not None
     role = next((name for name in call.tensors() if name.startswith(("hx", "hidden"))), None)
     if role is None:
         return None
@@ -284,7 +290,6 @@ def _state_shape(x: Tensor, module: nn.Module) -> tuple[int, ...] | None:
 
 def _states(scene: Scene, role: str, want: tuple[int, ...]) -> Iterator[Remedy]:
     call = scene.call
-    assert call is not None
     hidden = call.roles[role]
     roles = [name for name in call.roles if name.startswith(role.partition("[")[0] + "[")] or [role]
 
@@ -295,9 +300,8 @@ def _states(scene: Scene, role: str, want: tuple[int, ...]) -> Iterator[Remedy]:
         return scene.changing(whole, lambda pair: tuple(change(state) for state in pair))
 
     many = " of both states" if len(roles) > 1 else ""
-    if hidden.ndim == len(want) and sorted(hidden.shape) == sorted(want):
-        if tuple(hidden.transpose(0, 1).shape) == want:
-            yield Remedy(f"`.transpose(0, 1)`{many}", edit(lambda t: t.transpose(0, 1).contiguous()), scene.line, 15)
+    if hidden.ndim == len(want) > 1 and tuple(hidden.transpose(0, 1).shape) == want:
+        yield Remedy(f"`.transpose(0, 1)`{many}", edit(lambda t: t.transpose(0, 1).contiguous()), scene.line, 15)
     if hidden.ndim == len(want) - 1 and tuple(hidden.shape) == want[1:]:
         yield Remedy(f"`.unsqueeze(0)`{many}", edit(lambda t: t.unsqueeze(0)), scene.line, 6)
     zeros = edit(lambda t: t.new_zeros(want))

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 def view(scene: Scene) -> Mismatch | None:
     """A view or reshape with another number of elements, or of a tensor whose memory is not in order."""
     call = scene.call
-    assert call is not None
     x = call.tensor("input", "self")
     if x is None:
         return None
@@ -57,7 +56,6 @@ def view(scene: Scene) -> Mismatch | None:
 
 
 def _dim(scene: Scene) -> int:
-    assert scene.call is not None
     dim = next((scene.call.roles[k] for k in ("dim", "other") if isinstance(scene.call.roles.get(k), int)), 0)
     return int(dim)
 
@@ -92,7 +90,6 @@ def _unflattened(scene: Scene, axis: Axis, sizes: Sequence[int]) -> Iterator[Rem
 def asked(scene: Scene) -> list[int]:
     """The sizes that a view was asked for."""
     call = scene.call
-    assert call is not None
     if scene.failure.func is None:
         return []
     args = [*scene.failure.args[1:], *(call.roles[k] for k in ("shape", "size", "sizes") if k in scene.failure.kwargs)]
@@ -113,7 +110,6 @@ def _at_fault(scene: Scene, x: Tensor, sizes: Sequence[int]) -> Any:
 
 
 def _not_in_order(scene: Scene, x: Tensor) -> Mismatch:
-    assert scene.call is not None
     text = scene.call.text(next(name for name in ("input", "self") if name in scene.call.roles))
     title = f"{scene.subject}: the memory of `{text}` is not in the order that `view` needs"
     found = Mismatch(title, got=f"`{text}` is {shape_text(tuple(x.shape))} with strides {tuple(x.stride())}")
@@ -168,14 +164,13 @@ def _other_size(scene: Scene, sizes: list[int], elements: int) -> Iterator[Remed
 
 def _inferred(scene: Scene, sizes: list[int], elements: int) -> Iterator[Remedy]:
     """The first axis kept as it is and the rest left to torch."""
-    x = scene.call.tensor("input", "self") if scene.call else None
+    x = scene.call.tensor("input", "self")
     if x is not None and x.ndim and len(sizes) == 2 and elements:
         said = _method(scene, [f"{_name(scene)}.shape[0]", "-1"])
         yield Remedy(f"`{said}`", _resized(scene, [x.shape[0], -1]), scene.line, 40)
 
 
 def _name(scene: Scene) -> str:
-    assert scene.call is not None
     return scene.call.text("input" if "input" in scene.call.roles else "self")
 
 
@@ -206,7 +201,6 @@ def _producers(scene: Scene, x: Tensor, sizes: Sequence[int]) -> Iterator[Remedy
 def split(scene: Scene) -> Mismatch | None:
     """Parts that don't add up to the axis that is split."""
     call = scene.call
-    assert call is not None
     x = call.tensor("input", "self", "tensor")
     sizes = next((v for v in scene.failure.args[1:] if isinstance(v, list | tuple)), None)
     sizes = sizes or next((v for v in call.roles.values() if isinstance(v, list | tuple)), None)
@@ -226,7 +220,7 @@ def split(scene: Scene) -> Mismatch | None:
         new = [*sizes]
         new[place] += axis.size - total
         if new[place] > 0 and role is not None and role in call.slots:
-            edit = scene.changing(role, lambda _, n=new: n)
+            edit = scene.setting(role, new)
             found.remedies.append(Remedy(f"sizes {new} in place of {list(sizes)}", edit, scene.line, 20))
     return found
 

@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from tensorscope.live.postmortem.scene import Scene
 
 
-
 def convolution(scene: Scene) -> Mismatch | None:
     """A convolution whose input has too few axes, other channels, or less room than the kernel."""
     call = scene.call
-    assert call is not None
     x, weight = call.tensor("input"), call.tensor("weight")
     if x is None or weight is None or weight.ndim < 3:
         return None
@@ -46,38 +44,37 @@ def _too_few_axes(scene: Scene, x: Tensor, spatial: int, want: int) -> Mismatch:
     wants = f"{spatial + 2}-D (batch, channels and {spatial} of space)"
     found = Mismatch(f"{scene.subject} takes a {wants} tensor and got {x.ndim} axes: {shape_text(tuple(x.shape))}")
     if x.ndim == spatial and want == 1:
-        found.remedies.append(scene.transform("input", "[None, None]", lambda t: t[None, None], 8))
+        found.remedies.append(scene.transform("input", "[None, None]", 8))
     if x.ndim == spatial + 3:
-        found.remedies.append(scene.transform("input", ".flatten(0, 1)", lambda t: t.flatten(0, 1), 20))
+        found.remedies.append(scene.transform("input", ".flatten(0, 1)", 20))
     if x.ndim == spatial + 3 and 1 in x.shape:
         place = list(x.shape).index(1)
-        found.remedies.append(scene.transform("input", f".squeeze({place})", lambda t: t.squeeze(place), 12))
+        found.remedies.append(scene.transform("input", f".squeeze({place})", 12))
     return found
 
 
 def _other_channels(scene: Scene, x: Tensor, place: int, want: int) -> Mismatch:
     call = scene.call
-    assert call is not None
     axis, spatial = scene.axes(x)[place], x.ndim - place - 1
     # What a layer has made are channels; only what came in can be in another order.
     worse = 60 if axis.weights() else 0
     title = f"{scene.subject} got {x.shape[place]} channels and takes {want}"
     found = Mismatch(title, [(call.text("input"), axis, want)])
     if x.ndim == spatial + 2 and x.shape[-1] == want:
-        found.remedies.append(scene.transform("input", ".movedim(-1, 1)", lambda t: t.movedim(-1, 1), 6 + worse))
+        found.remedies.append(scene.transform("input", ".movedim(-1, 1)", 6 + worse))
     if x.ndim == spatial + 1 and want == 1:
         # (batch, height, width) is read as one image without a batch.
         found.title = f"{scene.subject} got {x.ndim} axes, read as one image of {x.shape[0]} channels; it takes {want}"
-        found.remedies.append(scene.transform("input", ".unsqueeze(1)", lambda t: t.unsqueeze(1), 5))
+        found.remedies.append(scene.transform("input", ".unsqueeze(1)", 5))
     elif x.ndim == spatial + 1 and x.shape[-1] == want:
-        found.remedies.append(scene.transform("input", ".movedim(-1, 0)", lambda t: t.movedim(-1, 0), 9))
+        found.remedies.append(scene.transform("input", ".movedim(-1, 0)", 9))
     swapped = [i for i, size in enumerate(x.shape) if size == want and i > place and i != x.ndim - 1]
     for other in swapped if spatial > 0 else []:
         suffix = f".transpose({place}, {other})"
-        found.remedies.append(scene.transform("input", suffix, lambda t, a=other: t.transpose(place, a), 18 + worse))
+        found.remedies.append(scene.transform("input", suffix, 18 + worse))
     if spatial == 1 and x.ndim == 3 and x.shape[-1] == want:
         # The features of a sequence come last, also those that a layer has made.
-        found.remedies[0] = scene.transform("input", ".transpose(1, 2)", lambda t: t.transpose(1, 2), 6)
+        found.remedies[0] = scene.transform("input", ".transpose(1, 2)", 6)
     sized = [scene.resized_producer(axis, want)]
     if hasattr(scene.module, "in_channels") and scene.depth:
         sized.append(scene.resized_consumer("in_channels", x.shape[place]))
@@ -87,7 +84,6 @@ def _other_channels(scene: Scene, x: Tensor, place: int, want: int) -> Mismatch:
 
 def _no_room(scene: Scene, x: Tensor, kernel: tuple[int, ...]) -> Mismatch:
     call = scene.call
-    assert call is not None
     room = x.shape[-len(kernel) :]
     short = next((i for i, (have, need) in enumerate(zip(room, kernel, strict=True)) if have < need), 0)
     axis = scene.axes(x)[short - len(kernel)]
@@ -113,7 +109,6 @@ def _more_room(scene: Scene, kernel: tuple[int, ...]) -> Iterator[Remedy]:
 def pooling(scene: Scene) -> Mismatch | None:
     """A pooling of which nothing is left, or of a tensor without the axes it needs."""
     call = scene.call
-    assert call is not None
     x = call.tensor("input", "self")
     kernel = call.roles.get("kernel_size")
     if x is None:
@@ -121,7 +116,9 @@ def pooling(scene: Scene) -> Mismatch | None:
     spatial = next((int(d) for d in re.findall(r"(\d)d", call.op)), 2)
     if x.ndim not in (spatial + 1, spatial + 2):
         wants = f"{spatial + 1} or {spatial + 2}"
-        return Mismatch(f"{scene.subject} takes a tensor of {wants} axes and got {x.ndim}: {shape_text(tuple(x.shape))}")
+        return Mismatch(
+            f"{scene.subject} takes a tensor of {wants} axes and got {x.ndim}: {shape_text(tuple(x.shape))}"
+        )
     if "too small" in scene.message or "greater than" in scene.message:
         kernel = kernel or getattr(scene.module, "kernel_size", None)
         sizes = kernel if isinstance(kernel, tuple | list) else (kernel or 1,) * spatial
@@ -132,7 +129,6 @@ def pooling(scene: Scene) -> Mismatch | None:
 def batch_norm(scene: Scene) -> Mismatch | None:
     """A batch or instance normalisation of other channels or another number of axes than it takes."""
     call = scene.call
-    assert call is not None
     x = call.tensor("input")
     kind = type(scene.module).__name__
     if x is None:
@@ -147,15 +143,19 @@ def batch_norm(scene: Scene) -> Mismatch | None:
     if table is not None and x.ndim >= 2 and x.shape[1] != table.shape[0]:
         want = table.shape[0]
         axis = scene.axes(x)[1]
-        found = Mismatch(f"{scene.subject} got {x.shape[1]} channels and takes {want}", [(call.text("input"), axis, want)])
+        found = Mismatch(
+            f"{scene.subject} got {x.shape[1]} channels and takes {want}", [(call.text("input"), axis, want)]
+        )
         sized = [scene.resized_consumer("num_features", x.shape[1]), scene.resized_producer(axis, want)]
         found.remedies += [remedy for remedy in sized if remedy is not None]
         if x.ndim > 2 and x.shape[-1] == want:
-            turn = scene.transform("input", ".transpose(1, -1)", lambda t: t.transpose(1, -1), 24)
+            turn = scene.transform("input", ".transpose(1, -1)", 24)
             found.remedies.append(turn)
         return found
     if "more than 1 value per channel" in scene.message:
-        found = Mismatch(f"{scene.subject} has one value per channel to make statistics of: {shape_text(tuple(x.shape))}")
+        found = Mismatch(
+            f"{scene.subject} has one value per channel to make statistics of: {shape_text(tuple(x.shape))}"
+        )
         found.got = "batch statistics need two samples; in `eval()` the running ones are used"
         return found
     return None
@@ -176,7 +176,6 @@ def _other_rank(scene: Scene, x: Tensor, kind: str) -> Mismatch:
 def layer_norm(scene: Scene) -> Mismatch | None:
     """A layer or RMS normalisation over other sizes than the last axes have."""
     call = scene.call
-    assert call is not None
     x, shape = call.tensor("input"), call.roles.get("normalized_shape")
     if x is None or not isinstance(shape, list | tuple):
         return None
@@ -193,7 +192,7 @@ def layer_norm(scene: Scene) -> Mismatch | None:
     for place in places:
         around = f".movedim({place}, -1)"
         found.remedies.append(_and_back(scene, place, around))
-        turned = scene.transform("input", f".transpose({place}, -1)", lambda t, p=place: t.transpose(p, -1), 24)
+        turned = scene.transform("input", f".transpose({place}, -1)", 24)
         found.remedies.append(turned)
     if scene.depth and hasattr(scene.module, "normalized_shape"):
         remedies = [scene.resized_consumer("normalized_shape", have if len(have) > 1 else have[0])]  # type: ignore[arg-type]
@@ -216,14 +215,15 @@ def _and_back(scene: Scene, place: int, suffix: str) -> Remedy:
 def group_norm(scene: Scene) -> Mismatch | None:
     """A group normalisation of other channels than it takes."""
     call = scene.call
-    assert call is not None
     x, weight, groups = call.tensor("input"), call.tensor("weight"), call.roles.get("num_groups")
     if x is None or x.ndim < 2 or not isinstance(groups, int):
         return None
     channels, axis = x.shape[1], scene.axes(x)[1]
     want = weight.shape[0] if weight is not None else None
     if want is not None and want != channels:
-        found = Mismatch(f"{scene.subject} got {channels} channels and takes {want}", [(call.text("input"), axis, want)])
+        found = Mismatch(
+            f"{scene.subject} got {channels} channels and takes {want}", [(call.text("input"), axis, want)]
+        )
         remedies = [scene.rebuild(scene.path, 20, num_channels=channels, num_groups=math.gcd(groups, channels))]
         remedies.append(scene.resized_producer(axis, want))
         found.remedies += [remedy for remedy in remedies if remedy is not None]

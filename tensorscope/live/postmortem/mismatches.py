@@ -19,10 +19,9 @@ from tensorscope.live.postmortem import (
     mismatch_views,
     mismatch_windows,
 )
-from tensorscope.live.postmortem.axes import Kind
 from tensorscope.live.postmortem.mismatch_kinds import other_kind
 from tensorscope.live.postmortem.rebuild import can_rebuild
-from tensorscope.live.postmortem.scene import Mismatch
+from tensorscope.live.postmortem.scene import Mismatch, passed_through
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +51,7 @@ _WANTED = re.compile(
 
 def find_mismatch(scene: Scene) -> Mismatch:
     """What does not fit; torch's own words where nothing more is known."""
-    if scene.call is None:
+    if not scene.op:
         return Mismatch(_quoted(scene))
     analysis = _ANALYSES.get(scene.op)
     own = analysis(scene) if analysis is not None and scene.op in _OWN_KINDS else None
@@ -65,7 +64,6 @@ def find_mismatch(scene: Scene) -> Mismatch:
 def _plain(scene: Scene) -> Mismatch:
     """Torch's words, and the operand that they are about."""
     found = Mismatch(_quoted(scene))
-    assert scene.call is not None
     said = _GOT.search(scene.message) or _WANTED.search(scene.message)
     got, wanted = (int(said["got"]), int(said["wanted"])) if said else (None, None)
     axes = [
@@ -99,33 +97,31 @@ def _quoted(scene: Scene) -> str:
 def general_remedies(scene: Scene) -> Iterator[Remedy]:
     """Small changes of one operand after which the call by itself succeeds, the likeliest first."""
     call = scene.call
-    if call is None or isinstance(scene.node, ast.Name):
-        return
+    if isinstance(scene.node, ast.Name) or scene.op in mismatch_joins.BROADCASTING:
+        return  # what is broadcast after some change of shape runs, and means something else
     for role, tensor in call.tensors().items():
         if scene.replay.weight(tensor) or tensor.ndim > _HIGHEST_RANK:
             continue
-        for suffix, change, rank in _views(tensor):
-            remedy = scene.transform(role, suffix, change, rank)
-            if _succeeds(scene, role, change):
-                yield remedy
+        for suffix, rank in _views(tensor):
+            if _succeeds(scene, role, passed_through(suffix)):
+                yield scene.transform(role, suffix, rank)
 
 
-def _views(tensor: torch.Tensor) -> Iterator[tuple[str, Any, int]]:
+def _views(tensor: torch.Tensor) -> Iterator[tuple[str, int]]:
+    """What could be written after a tensor, the likelier the lower the number."""
     for place in range(tensor.ndim + 1):
-        yield f".unsqueeze({place})", lambda t, p=place: t.unsqueeze(p), 70 + place
+        yield f".unsqueeze({place})", 70 + place
     for place, size in enumerate(tensor.shape):
         if size == 1:
-            yield f".squeeze({place})", lambda t, p=place: t.squeeze(p), 66
-    pairs = [(i, j) for i, j in combinations(range(tensor.ndim), 2) if tensor.ndim < 4 or j < tensor.ndim - 1 or i == j - 1]
-    for first, second in pairs:
-        rank = 80 if first else 90  # the first axis is the batch's, as a rule
-        yield f".transpose({first}, {second})", lambda t, i=first, j=second: t.transpose(i, j), rank
+            yield f".squeeze({place})", 66
+    for first, second in combinations(range(tensor.ndim), 2):
+        yield f".transpose({first}, {second})", 80 if first else 90  # the first axis is the batch's, as a rule
     if tensor.ndim > 2:
-        yield ".flatten(1)", lambda t: t.flatten(1), 75
+        yield ".flatten(1)", 75
     if tensor.ndim > 1:
-        yield ".flatten()", lambda t: t.flatten(), 85
-    for place in range(tensor.ndim - 2):
-        yield f".movedim({place + 1}, -1)", lambda t, p=place: t.movedim(p + 1, -1), 78
+        yield ".flatten()", 85
+    for place in range(1, tensor.ndim - 1):
+        yield f".movedim({place}, -1)", 78
 
 
 def _succeeds(scene: Scene, role: str, change: Any) -> bool:
@@ -135,7 +131,6 @@ def _succeeds(scene: Scene, role: str, change: Any) -> bool:
         return True
     from tensorscope.live.postmortem.calls import changed
 
-    assert scene.call is not None
     try:
         with torch.no_grad():
             args, kwargs = changed(scene.call.slots[role], change, failure.args, failure.kwargs)

@@ -23,7 +23,7 @@ def rebuilt(module: nn.Module, changes: Mapping[str, Any]) -> nn.Module:
         changes: constructor arguments that differ; `class` names another class of `torch.nn`.
     """
     arguments = _settings(module) | dict(changes)
-    kind = getattr(nn, str(arguments.pop("class", type(module).__name__)))
+    kind = getattr(nn, str(arguments.pop("class", _kind(module).__name__)))
     accepted = {key: value for key, value in arguments.items() if key in _parameters(kind)}
     twin: nn.Module = kind(**accepted)
     like = next(module.parameters(), None)
@@ -33,15 +33,19 @@ def rebuilt(module: nn.Module, changes: Mapping[str, Any]) -> nn.Module:
 
 
 def can_rebuild(module: nn.Module) -> bool:
-    """Whether a module is one of torch's own, as its constructor made it."""
-    plain = getattr(nn, type(module).__name__, None) is type(module)
-    return plain and not module._forward_pre_hooks and "parametrizations" not in module._modules
+    """Whether a module is one of torch's own, made by a constructor that its settings are known of."""
+    return getattr(nn, _kind(module).__name__, None) is _kind(module)
+
+
+def _kind(module: nn.Module) -> type[nn.Module]:
+    """Its class, without what torch puts before it for weight norm and the like."""
+    return type(module).__mro__[1] if "parametrizations" in module._modules else type(module)
 
 
 def constructor(module: nn.Module, changes: Mapping[str, Any]) -> str:
     """How the changed module is made: `nn.Conv2d(16, 64, 3, padding=1)`."""
     arguments = _settings(module) | dict(changes)
-    name = str(arguments.pop("class", type(module).__name__))
+    name = str(arguments.pop("class", _kind(module).__name__))
     parts = []
     by_position = True
     for key, parameter in _parameters(getattr(nn, name)).items():
@@ -79,7 +83,7 @@ def siblings(root: nn.Module, path: str) -> list[str]:
 
 
 def _optional(module: nn.Module, name: str) -> bool:
-    return _parameters(type(module))[name].default is None
+    return _parameters(_kind(module))[name].default is None
 
 
 def _pattern(path: str) -> str:
@@ -88,8 +92,8 @@ def _pattern(path: str) -> str:
 
 def _settings(module: nn.Module) -> dict[str, Any]:
     """The constructor arguments that a module keeps as attributes."""
-    found = {}
-    for name in _parameters(type(module)):
+    found: dict[str, Any] = {}
+    for name in _parameters(_kind(module)):
         value = getattr(module, name, inspect.Parameter.empty)
         if name == "bias" and not isinstance(value, bool):
             found[name] = getattr(module, "bias", None) is not None or getattr(module, "in_proj_bias", None) is not None
@@ -97,7 +101,9 @@ def _settings(module: nn.Module) -> dict[str, Any]:
             found[name] = value
     # What follows another setting unless it is given.
     follows = {"stride": "kernel_size", "kdim": "embed_dim", "vdim": "embed_dim"}
-    return {k: v for k, v in found.items() if not (k in follows and found.get(follows[k]) == v and _optional(module, k))}
+    return {
+        k: v for k, v in found.items() if not (k in follows and found.get(follows[k]) == v and _optional(module, k))
+    }
 
 
 def _parameters(kind: type) -> dict[str, inspect.Parameter]:
@@ -106,7 +112,7 @@ def _parameters(kind: type) -> dict[str, inspect.Parameter]:
     for base in kind.__mro__:
         if "__init__" not in base.__dict__ or base is nn.Module:
             continue
-        parameters = inspect.signature(base.__init__).parameters
+        parameters = inspect.signature(vars(base)["__init__"]).parameters
         found = {**parameters, **found}
         if not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
             break

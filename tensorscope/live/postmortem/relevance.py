@@ -16,22 +16,36 @@ if TYPE_CHECKING:
 
 _KINDS = (RuntimeError, IndexError, ValueError, AssertionError, TypeError, NotImplementedError)
 # What torch says about shapes, dtypes, devices, indices and memory order; Python about unpacking a shape.
-_SAYS = re.compile(
-    r"sizes?\b|\bmatri(x|ces)\b|\bvectors?\b|\b(columns|rows)\b|\bshapes?\b|\bdim(s|ension|ensions|ensional|ensionality)?\b|\d-?D\b|\bmat1\b|broadcast|\bchannels?\b"
-    r"|out of (bounds|range)|stride|contiguous|dtype|scalar type|data type|device|not implemented for|normalized_shape"
-    r"|embedding dimension|embed_dim|\bfeatures\b|num_heads|too many indices|values to unpack|to be expanded|split_sizes"
-    r"|batch|subscript|einsum|einstein|kernel|\brank\b|0-d|elements?\b|unflatten|\bpad(ding)?\b|targets?\b|Class values"
-    r"|\bindex\b|indices|Tensor on|Float(Tensor)?\b|\bLong\b|\bHalf\b|\bDouble\b|scalar outputs|invalid gradient"
-    r"|zero-dimensional|can't be cast|bool tensor|Boolean value of Tensor|src_length|tgt_len|lengths?\b|divisible|ambiguous",
-    re.I,
+_SAYS = (
+    *(r"sizes?\b", r"\bshapes?\b", r"\bdim(s|ension|ensions|ensional|ensionality)?\b", r"\d-?D\b", r"\brank\b", r"0-d"),
+    *(r"\bmatri(x|ces)\b", r"\bvectors?\b", r"\b(columns|rows)\b", r"\bmat1\b", r"elements?\b", r"zero-dimensional"),
+    *(r"broadcast", r"to be expanded", r"\bchannels?\b", r"kernel", r"\bpad(ding)?\b", r"stride", r"contiguous"),
+    *(r"out of (bounds|range)", r"\bindex\b", r"indices", r"too many indices", r"Class values", r"targets?\b"),
+    *(r"values to unpack", r"split_sizes", r"unflatten", r"divisible", r"subscript", r"einsum", r"einstein"),
+    *(r"normalized_shape", r"embedding dimension", r"embed_dim", r"d_model", r"\bfeatures?\b", r"num_heads", r"batch"),
+    *(r"src_length", r"tgt_len", r"lengths?\b", r"dtype", r"scalar type", r"data type", r"not implemented for"),
+    *(
+        r"Float(Tensor)?\b",
+        r"\bLong\b",
+        r"\bHalf\b",
+        r"\bDouble\b",
+        r"can't be cast",
+        r"bool tensor",
+        r"device",
+        r"Tensor on",
+    ),
+    *(r"Boolean value of Tensor", r"ambiguous", r"scalar outputs", r"invalid gradient"),
 )
-_NOT = re.compile(
-    r"does not require grad|modified by an inplace|second time|out of memory|can't allocate|list index|list assignment"
-    r"|unexpected keyword|required positional|No such file|not JSON|pickle|positional arguments? but"
-    r"|Expected object of (python )?type|takes \d+ positional|leaf Variable|already been freed|CUDA (error|driver)"
-    r"|invalid literal|has no attribute|storage that require|view of a leaf|in-place operation|dataloader|DataLoader worker",
-    re.I,
+_NOT = (
+    *(r"does not require grad", r"modified by an inplace", r"second time", r"already been freed", r"leaf Variable"),
+    *(r"view of a leaf", r"in-place operation", r"storage that require", r"probability tensor contains"),
+    *(r"out of memory", r"can't allocate", r"CUDA (error|driver)", r"dataloader", r"DataLoader worker", r"pickle"),
+    *(r"list index", r"list assignment", r"^index \d+ is out of range$", r"invalid literal", r"has no attribute"),
+    *(r"unexpected keyword", r"required positional", r"positional arguments? but", r"takes \d+ positional"),
+    *(r"Expected object of (python )?type", r"too many dimensions '", r"No such file", r"not JSON"),
+    r"Error\(s\) in loading state_dict(?!.*size mismatch)",
 )
+_ABOUT, _ELSE = (re.compile("|".join(words), re.I | re.S) for words in (_SAYS, _NOT))
 _PARTING = {"chunk", "split", "unbind", "tensor_split", "split_with_sizes"}
 
 
@@ -43,7 +57,7 @@ def is_about_tensors(crash: Crash) -> bool:
     if not isinstance(error, _KINDS) or not crash.levels or isinstance(error, (RecursionError, UnicodeError)):
         return False
     text = str(error)
-    if not _SAYS.search(text) or _NOT.search(text):
+    if not _ABOUT.search(text) or _ELSE.search(text):
         return False
     last = crash.levels[-1]
     if is_torchs(last.place.file):

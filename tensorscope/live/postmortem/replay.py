@@ -223,7 +223,7 @@ class _Watcher(TorchFunctionMode):
         )
         try:
             with self:
-                self.program.start(lambda value: tree_map_only(torch.Tensor, lambda t: self._given(t, convert), value))
+                self.program.start(lambda value: self._converted(value, convert))
         except _ReachedError:
             pass
         except Exception as error:  # noqa: BLE001  (the program's own)
@@ -281,6 +281,10 @@ class _Watcher(TorchFunctionMode):
 
     def _owner(self, path: str) -> nn.Module | None:
         return next((m for name, m in self.program.root.named_modules() if name == path), None)
+
+    def _converted(self, value: Any, convert: Callable[[Any], Any]) -> Any:
+        with torch._C.DisableTorchFunction():
+            return tree_map_only(torch.Tensor, lambda tensor: self._given(tensor, convert), value)
 
     def _given(self, tensor: torch.Tensor, convert: Callable[[Any], Any]) -> Any:
         twin = convert(tensor)

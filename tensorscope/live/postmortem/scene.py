@@ -75,7 +75,7 @@ class Scene:
         failure: what that ended with.
         path: dotted path of the module that was running.
         place: the user's code that was running.
-        call: the failed call, None if no call is known.
+        call: the failed call, empty if none is known.
     """
 
     def __init__(self, program: Program, replay: Replay, failure: Failure, outer: Place | None = None) -> None:
@@ -125,13 +125,11 @@ class Scene:
     @property
     def op(self) -> str:
         """Name of the operation that failed."""
-        return self.call.op if self.call else ""
+        return self.call.op
 
     def operands(self) -> tuple[Operand, ...]:
         """The tensors of the failed call as a reader knows them: a module's arguments as they were given to it."""
         call = self.call
-        if call is None:
-            return ()
         if call.op in _OPS.values() and (given := self._module_call()) is not None:
             given.texts.update(self._texts(given))
             call = given
@@ -156,9 +154,16 @@ class Scene:
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
-    def transform(self, role: str, suffix: str, change: Callable[[Any], Any], rank: int = 50) -> Remedy:
-        """Let a tensor pass through something before the call: `.flatten(1)`."""
-        assert self.call is not None
+    def transform(self, role: str, suffix: str, rank: int = 50, change: Callable[[Any], Any] | None = None) -> Remedy:
+        """Let a tensor pass through something before the call.
+
+        Args:
+            role: which argument of the call.
+            suffix: what is written after it, such as `.flatten(1)`.
+            rank: see `Remedy`.
+            change: what that does, where it speaks of names that are the user's; else the text itself is run.
+        """
+        change = change or passed_through(suffix)
         text = self.call.texts.get(role)
         if text is not None:
             said = f"`{attached(text, suffix)}` in place of `{text}`"
@@ -170,12 +175,15 @@ class Scene:
 
     def changing(self, role: str, change: Callable[[Any], Any], *, only_here: bool = False) -> Edit:
         """An edit that changes one argument of the failed call, in every module that runs the line, or in this one."""
-        assert self.call is not None
         slot = self.call.slots[role]
         if self.failure.func is None:
             return Edit(entering={self.path: lambda args: changed(slot, change, args, {})[0]})
         site = (*self.site()[:3], self.path) if only_here else self.site()
         return Edit(calls={site: lambda func, args, kwargs: (func, *changed(slot, change, args, kwargs))})
+
+    def setting(self, role: str, value: Any) -> Edit:
+        """An edit that gives one argument of the failed call another value."""
+        return self.changing(role, lambda _: value)
 
     def replacing(self, call: Callable[..., Any]) -> Edit:
         """An edit that calls something else in place of the failed function."""
@@ -267,14 +275,14 @@ class Scene:
         """`file:line` of the user's code."""
         return f"{self.place.file}:{self.place.line}" if self.place else ""
 
-    def _call(self) -> Call | None:
+    def _call(self) -> Call:
         failure = self.failure
         if failure.func is not None:
             call = read_call(failure.func, failure.op, failure.args, failure.kwargs)
         else:
             found = self._module_call()
             if found is None:
-                return None
+                return Call("", {}, {})
             call = found
         call.texts.update(self._texts(call))
         return call
@@ -295,8 +303,10 @@ class Scene:
     def _texts(self, call: Call) -> dict[str, str]:
         if self.depth == 0:
             return spoken(self.node, call)
-        if self.depth == 1 and isinstance(self.node, ast.Call) and not any(
-            isinstance(value, ast.Starred) for value in self.node.args
+        if (
+            self.depth == 1
+            and isinstance(self.node, ast.Call)
+            and not any(isinstance(value, ast.Starred) for value in self.node.args)
         ):
             return {name: text for name, text in self._handed(call, self.node) if len(text) <= 40}
         return {}
@@ -325,7 +335,7 @@ def _paddings(module: nn.Module, size: int, wanted: int) -> Iterator[tuple[str, 
     }
     if not all(isinstance(value, int) for value in first.values()):
         return
-    kernel, stride, now, dilation, extra = first.values()
+    kernel, stride, now, dilation, _ = first.values()
     if "Transpose" in type(module).__name__:
         more = wanted - ((size - 1) * stride - 2 * now + dilation * (kernel - 1) + 1)
         if 0 <= more < max(stride, dilation):
@@ -334,6 +344,12 @@ def _paddings(module: nn.Module, size: int, wanted: int) -> Iterator[tuple[str, 
     for padding in range(dilation * kernel):
         if (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 == wanted and padding != now:
             yield "padding", padding
+
+
+def passed_through(suffix: str) -> Callable[[Any], Any]:
+    """What a text such as `.flatten(1)` makes of a tensor that it is written after."""
+    code = compile(f"tensor{suffix}", "<fix>", "eval")
+    return lambda tensor: eval(code, {"tensor": tensor})
 
 
 def attached(text: str, suffix: str) -> str:
