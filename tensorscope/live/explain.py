@@ -8,7 +8,6 @@ help are tried out the same way. The program's own tensors, modules and random s
 from __future__ import annotations
 
 import contextlib
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +19,7 @@ from tensorscope.live.postmortem.programs import programs
 from tensorscope.live.postmortem.relevance import is_about_tensors
 from tensorscope.live.postmortem.replay import is_small, replay
 from tensorscope.live.postmortem.scene import Scene
+from tensorscope.live.sandbox import quiet
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,8 +50,7 @@ def explain(error: BaseException, model: nn.Module | None = None) -> ShapeReport
     if not is_about_tensors(crash):
         cause = error.__cause__
         return explain(cause, model) if cause is not None and cause is not error else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         report = _report(crash, model)
     with contextlib.suppress(AttributeError):
         setattr(error, _ATTRIBUTE, report)

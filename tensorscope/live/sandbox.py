@@ -55,7 +55,7 @@ def imagined(model: nn.Module) -> Iterator[Callable[[Any], Any]]:
             made[id(tensor)] = mode.from_tensor(tensor) if tensor.device.type != "meta" else _unmeta(tensor, mode)
         return made[id(tensor)]
 
-    with _quiet(), swapped(model, imagine), kept_random_state(), mode:
+    with quiet(), swapped(model, imagine), kept_random_state(), mode:
         yield lambda value: tree_map_only(torch.Tensor, imagine, value)
 
 
@@ -74,7 +74,7 @@ def copied(model: nn.Module, *, with_hooks: bool = False) -> Iterator[Callable[[
             made[id(tensor)] = copy.deepcopy(tensor) if isinstance(tensor, nn.Parameter) else _twin(tensor)
         return made[id(tensor)]
 
-    with _quiet(), swapped(model, clone, with_hooks=with_hooks), kept_random_state(), torch.no_grad():
+    with quiet(), swapped(model, clone, with_hooks=with_hooks), kept_random_state(), torch.no_grad():
         yield lambda value: tree_map_only(torch.Tensor, clone, value)
 
 
@@ -157,7 +157,7 @@ def _torchs_own(attributes: dict[str, Any], key: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep this pass, which is none of the program's, from warning, and torch from logging what it cannot imagine."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     disabled, logger.disabled = logger.disabled, True
@@ -179,5 +179,5 @@ def imagined_in(model: nn.Module, mode: FakeTensorMode) -> Iterator[None]:
             made[id(tensor)] = mode.from_tensor(tensor) if tensor.device.type != "meta" else _unmeta(tensor, mode)
         return made[id(tensor)]
 
-    with _quiet(), swapped(model, imagine), kept_random_state(), mode:
+    with quiet(), swapped(model, imagine), kept_random_state(), mode:
         yield

@@ -25,10 +25,10 @@ def rebuilt(module: nn.Module, changes: Mapping[str, Any]) -> nn.Module:
     arguments = _settings(module) | dict(changes)
     kind = getattr(nn, str(arguments.pop("class", _kind(module).__name__)))
     accepted = {key: value for key, value in arguments.items() if key in _parameters(kind)}
-    twin: nn.Module = kind(**accepted)
     like = next(module.parameters(), None)
-    if like is not None:
-        twin = twin.to(device=like.device, dtype=like.dtype if like.is_floating_point() else None)
+    if like is not None and "device" in _signature(kind):
+        accepted |= {"device": like.device, "dtype": like.dtype}
+    twin: nn.Module = kind(**accepted)
     return twin.train(module.training)
 
 
@@ -107,6 +107,12 @@ def _settings(module: nn.Module) -> dict[str, Any]:
 
 
 def _parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """The constructor's parameters that say what the module does."""
+    skipped = {"self", "args", "kwargs", "device", "dtype", "mode", "proj_size"}
+    return {name: parameter for name, parameter in _signature(kind).items() if name not in skipped}
+
+
+def _signature(kind: type) -> dict[str, inspect.Parameter]:
     """The constructor's parameters; those of the parent where they are handed on."""
     found: dict[str, inspect.Parameter] = {}
     for base in kind.__mro__:
@@ -116,8 +122,7 @@ def _parameters(kind: type) -> dict[str, inspect.Parameter]:
         found = {**parameters, **found}
         if not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
             break
-    skipped = {"self", "args", "kwargs", "device", "dtype", "mode", "proj_size"}
-    return {name: parameter for name, parameter in found.items() if name not in skipped}
+    return found
 
 
 def _short(value: object) -> str:

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     Change = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[Any, tuple[Any, ...], dict[str, Any]]]
     CallSite = tuple[CodeType | None, int, str, str | None]
 
-_SMALL_MODEL = 20_000_000  # elements of weights up to which a program is run for real, on copies
-_SMALL_INPUT = 2_000_000  # and of its arguments
+# Up to these numbers of elements a program is run for real, on copies: the first fake run takes seconds of imports.
+_SMALL_MODEL, _SMALL_INPUT = 50_000_000, 2_000_000
+_LARGE_MODEL, _FEW_PRODUCTS = 500_000_000, 100_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,10 @@ def replay(program: Program, edit: Edit | None = None, *, real: bool | None = No
 def is_small(program: Program) -> bool:
     """Whether a program can be run for real at little cost."""
     weights = sum(t.numel() for t in _tensors(program.root) if not t.is_meta)
-    return weights <= _SMALL_MODEL and sum(t.numel() for t in program.given.values()) <= _SMALL_INPUT
+    given = sum(t.numel() for t in program.given.values())
+    return (weights <= _SMALL_MODEL and given <= _SMALL_INPUT) or (
+        weights <= _LARGE_MODEL and weights * given <= _FEW_PRODUCTS
+    )
 
 
 class _Watcher(TorchFunctionMode):
