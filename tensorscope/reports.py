@@ -142,7 +142,9 @@ class ShapeReport:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        facts = {label: _wrapped(value, WIDTH - 12) for label, value in self.facts().items()}
+        facts = self.facts()
+        room = WIDTH - 4 - max(map(len, facts), default=0)
+        facts = {label: _wrapped(value, room) for label, value in facts.items()}
         lines = [textwrap.fill(self.title, WIDTH, break_long_words=False, break_on_hyphens=False)]
         lines += message("", facts).splitlines()[1:]
         if self.fixes:

@@ -22,9 +22,9 @@ from tensorscope.live.postmortem.wording import fitting, formula, terms
 from tensorscope.reports import OriginStep, ShapeReport, Where
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from tensorscope.live.postmortem.axes import Axis
+    from tensorscope.live.postmortem.axes import Axis, InputAxis
     from tensorscope.live.postmortem.crash import Crash, Level
     from tensorscope.live.postmortem.replay import Step
     from tensorscope.live.postmortem.scene import Mismatch, Scene
@@ -153,11 +153,13 @@ def _where(crash: Crash, scene: Scene) -> Where | None:
 def _place(level: Level | None) -> Where | None:
     if level is None:
         return None
-    return Where(level.place.file, level.place.line, level.place.text, level.place.code.co_qualname)
+    return _of(level.place)
 
 
 def _of(place: Place | None) -> Where | None:
-    return Where(place.file, place.line, place.text, place.code.co_qualname) if place is not None else None
+    if place is None:
+        return None
+    return Where(place.file, place.line, place.text, place.code.co_qualname.rpartition("<locals>.")[2])
 
 
 def _op_of(crash: Crash) -> str:
@@ -248,10 +250,10 @@ def _step(scene: Scene, step: Step, name: str) -> OriginStep:
     return OriginStep(step.op, step.module, step.shapes[0] if step.shapes else (), label, _of(step.place), operand=name)
 
 
-def _all_terms(found: Mismatch, names: object) -> Iterator[tuple[str, str]]:
+def _all_terms(found: Mismatch, names: Mapping[InputAxis, str]) -> Iterator[tuple[str, str]]:
     several = len({name for name, _, _ in found.blamed}) > 1
     for name, axis, _ in found.blamed[:4]:
-        for term, said in terms(axis, names):  # type: ignore[arg-type]
+        for term, said in terms(axis, names):
             yield term, f"{said}, in `{name}`" if several else said
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from tensorscope.live.postmortem.axes import Kind
-from tensorscope.live.postmortem.scene import Mismatch, Remedy, passed_through
+from tensorscope.live.postmortem.replay import Edit
+from tensorscope.live.postmortem.scene import Mismatch, Remedy, attached, passed_through
 from tensorscope.reports import shape_text
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ BROADCASTING = (
     *("smooth_l1_loss", "huber_loss", "kl_div", "gaussian_nll_loss", "poisson_nll_loss", "expand_as", "fmax", "fmin"),
     *("soft_margin_loss", "multiply", "subtract", "divide", "true_divide", "floor_divide"),
 )
+_REDUCTIONS = ("mean", "sum", "amax", "amin", "std", "var", "norm", "prod", "logsumexp", "vector_norm", "median", "any")
 
 
 def broadcast(scene: Scene) -> Mismatch | None:
@@ -53,6 +55,7 @@ def broadcast(scene: Scene) -> Mismatch | None:
         blamed += reversed(pairs) if table else pairs
     found = Mismatch(title, blamed)
     found.remedies += [*_more_axes(scene, pair), *_cut(scene, pair, place), *_projected(scene, pair)]
+    found.remedies += [remedy for role in pair for remedy in _made_otherwise(scene, role)]
     sized = (scene.resized_producer(left, right.size, 32), scene.resized_producer(right, left.size, 32))
     found.remedies += [remedy for remedy in sized if remedy is not None]
     found.remedies += [*scene.window(left, right.size), *scene.window(right, left.size)]
@@ -102,6 +105,29 @@ def _more_axes(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
         yield scene.transform(role, f"[{text}]", rank)
 
 
+def _made_otherwise(scene: Scene, role: str) -> Iterator[Remedy]:
+    """A reduction that kept its axis, or a new axis put elsewhere."""
+    maker = scene.replay.provenance.maker(scene.call.roles[role])
+    step = scene.replay.steps[maker] if maker is not None else None
+    site = scene.site_of(step) if step is not None else None
+    if step is None or site is None:
+        return
+    place = step.place
+    where = f"{place.file}:{place.line}" if place is not None else ""
+    text = place.expression if place is not None else step.op
+    if step.op in _REDUCTIONS and not step.kwargs.get("keepdim"):
+        edit = Edit(calls={site: lambda func, args, kwargs: (func, args, {**kwargs, "keepdim": True})})
+        yield Remedy(f"`keepdim=True` in `{text}`", edit, where, 6)
+    if step.op == "unsqueeze":
+        for dim in range(len(step.shapes[0])):
+            edit = scene.replacing_at(site, partial(_unsqueezed, dim=dim))
+            yield scene.rewritten(step, f"unsqueeze({dim})", edit, 8)
+
+
+def _unsqueezed(tensor: Tensor, *_: Any, dim: int) -> Tensor:
+    return tensor.unsqueeze(dim)
+
+
 def _cut(scene: Scene, pair: tuple[str, str], place: int) -> Iterator[Remedy]:
     """The longer tensor cut to the shorter one, where the longer one is a table; or the program's input."""
     call = scene.call
@@ -111,7 +137,8 @@ def _cut(scene: Scene, pair: tuple[str, str], place: int) -> Iterator[Remedy]:
         if axis.size <= size:
             continue
         dim, text = tensor.ndim - place, call.texts.get(other, "")
-        short = f"{text}.shape[{call.roles[other].ndim - place}]" if re.fullmatch(r"[\w.]+", text) else size
+        across = f".shape[{call.roles[other].ndim - place}]"
+        short = attached(text, across) if 0 < len(text) <= 24 else size
         cut, shortened = ", ".join([*[":"] * dim, f":{short}"]), passed_through(f"[{':, ' * dim}:{size}]")
         if scene.replay.weight(tensor) and axis.kind is Kind.WEIGHT:
             yield scene.transform(role, f"[{cut}]", 12, shortened)

@@ -54,9 +54,11 @@ def gather(scene: Scene) -> Mismatch | None:
         found = Mismatch(f"{scene.subject}: the index `{name}` is {_dtype(index)}, whole numbers are needed")
         found.remedies.append(scene.transform("index", ".long()", 5))
         return found
-    if call.op != "index_select" and index.ndim != x.ndim:
+    if call.op.startswith("index_"):
+        return _beyond(scene, x, index, dim) or _too_wide(scene, x, dim)
+    if index.ndim != x.ndim:
         title = f"{scene.subject}: the index `{name}` has {index.ndim} {_axes(index)} and `{source}` has {x.ndim}"
-        found = Mismatch(title, [(name, axis, None) for axis in scene.axes(index)[:1]])
+        found = Mismatch(title, [(name, axis, None) for axis in scene.axes(index)[:1]], layout=True)
         for place in (dim % max(x.ndim, 1), *range(index.ndim + 1)):
             if index.ndim == x.ndim - 1 and place <= index.ndim:
                 rank = 5 if place == dim % x.ndim else 45
@@ -81,6 +83,25 @@ def _beyond(scene: Scene, x: Tensor, index: Tensor, dim: int) -> Mismatch | None
         if x.shape[other] > high and other != dim % x.ndim and "dim" in call.slots:
             edit = scene.setting("dim", other)
             found.remedies.append(Remedy(f"`dim={other}` in place of `dim={dim}`", edit, scene.line, 40))
+    return found
+
+
+def _too_wide(scene: Scene, x: Tensor, dim: int) -> Mismatch | None:
+    """Rows to be added to rows of another width."""
+    call = scene.call
+    role = next((name for name in ("source", "src", "tensor") if call.tensor(name) is not None), None)
+    source = call.tensor(role) if role else None
+    if role is None or source is None or source.ndim != x.ndim:
+        return None
+    place = next((i for i in range(x.ndim) if i != dim % x.ndim and source.shape[i] != x.shape[i]), None)
+    if place is None:
+        return None
+    axes = scene.axes(source)[place], scene.axes(x)[place]
+    names = call.text(role), call.text("input" if "input" in call.roles else "self")
+    title = f"{scene.subject}: axis {place} is {axes[0].size} in `{names[0]}` and {axes[1].size} in `{names[1]}`"
+    found = Mismatch(title, [(names[0], axes[0], axes[1].size), (names[1], axes[1], axes[0].size)])
+    sized = (scene.resized_producer(axes[0], axes[1].size), scene.resized_producer(axes[1], axes[0].size))
+    found.remedies += [remedy for remedy in sized if remedy is not None]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from tensorscope.live.postmortem.replay import Edit
 from tensorscope.live.postmortem.scene import Mismatch, Remedy
+from tensorscope.live.postmortem.source import written
 from tensorscope.reports import shape_text
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from tensorscope.live.postmortem.axes import Axis
     from tensorscope.live.postmortem.scene import Scene
 
 _FACTORS = {"addmm": ("mat1", "mat2"), "addmv": ("mat", "vec"), "baddbmm": ("batch1", "batch2")}
@@ -32,17 +36,42 @@ def linear(scene: Scene) -> Mismatch | None:
         return None
     want = weight.shape[1]
     if x.ndim == 0:
-        return Mismatch(f"{scene.subject} got a tensor without axes and takes {want} features")
+        return Mismatch(f"{scene.subject} got a tensor without axes and takes {want} features", layout=True)
     axis = scene.axes(x)[-1]
     found = Mismatch(f"{scene.subject} got {x.shape[-1]} features and takes {want}", [(call.text("input"), axis, want)])
-    found.remedies += [*_other_layouts(scene, x, want), *_flattened_anew(scene, x)]
+    found.remedies += [*_other_layouts(scene, x, want), *_flattened_anew(scene, x), *made_otherwise(scene, "input")]
     sized = [scene.resized_producer(axis, want)]
     if isinstance(scene.module, nn.Linear):
-        sized.append(scene.resized_consumer("in_features", x.shape[-1]))
+        # A layer as wide as the batch is none that anybody wants.
+        sized.append(scene.resized_consumer("in_features", x.shape[-1], 90 if is_batch(axis) else 20))
     elif weight.shape[0] == x.shape[-1]:
         sized.append(scene.transform("weight", ".t()", 15))
     found.remedies += [remedy for remedy in sized if remedy is not None]
     return found
+
+
+def is_batch(axis: Axis) -> bool:
+    """Whether an axis is an input's first one."""
+    return axis.source is not None and axis.source.index == 0
+
+
+def made_otherwise(scene: Scene, role: str) -> Iterator[Remedy]:
+    """An operand whose axes were swapped for nothing, or that was made along another axis than the last."""
+    maker = scene.replay.provenance.maker(scene.call.roles[role])
+    step = scene.replay.steps[maker] if maker is not None else None
+    site = scene.site_of(step) if step is not None else None
+    if step is None or site is None or step.place is None:
+        return
+    node = step.place.node
+    if step.op in _TURNING and isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        said = f"`{written(node.func.value)}` in place of `{step.place.expression}`"
+        edit = scene.replacing_at(site, lambda tensor, *_, **__: tensor)
+        yield Remedy(said, edit, f"{step.place.file}:{step.place.line}", 16)
+    dim = step.kwargs.get("dim")
+    if type(dim) is int and dim != -1:
+        edit = Edit(calls={site: lambda func, args, kwargs: (func, args, {**kwargs, "dim": -1})})
+        said = f"`dim=-1` in `{step.place.expression}`"
+        yield Remedy(said, edit, f"{step.place.file}:{step.place.line}", 18)
 
 
 def _other_layouts(scene: Scene, x: Tensor, want: int) -> Iterator[Remedy]:
@@ -133,6 +162,7 @@ def _wrong_rank(scene: Scene, names: tuple[str, str], wanted: tuple[int, int]) -
     tensors = [call.roles[name] for name in names]
     role, tensor, rank = next((n, t, r) for n, t, r in zip(names, tensors, wanted, strict=True) if t.ndim != r)
     found = Mismatch(f"{scene.subject} takes a {rank}-D tensor, `{call.text(role)}` has {tensor.ndim} axes")
+    found.layout = True
     found.got = f"{shape_text(tuple(tensor.shape))}"
     others = [t for t in tensors if t is not tensor]
     if (

@@ -202,7 +202,7 @@ def _mask_of_scores(scene: Scene, query: Tensor, key: Tensor, mask: Tensor) -> M
         return found
     shapes = shape_text(tuple(mask.shape)), shape_text(scores)
     title = f"{scene.subject}: the mask `{name}` {shapes[0]} does not stretch to the scores {shapes[1]}"
-    found = Mismatch(title, [(name, axis, None) for axis in scene.axes(mask)[-1:]])
+    found = Mismatch(title, [(name, axis, None) for axis in scene.axes(mask)[-1:]], layout=True)
     if mask.ndim == 2 and tuple(mask.shape) == (scores[0], scores[-1]):
         found.remedies.append(scene.transform("attn_mask", "[:, None, None, :]", 5))
     if mask.ndim == 3 and len(scores) == 4:

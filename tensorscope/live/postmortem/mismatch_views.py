@@ -85,6 +85,15 @@ def _unflattened(scene: Scene, axis: Axis, sizes: Sequence[int]) -> Iterator[Rem
             new = (*sizes[:place], axis.size // rest, *sizes[place + 1 :])
             if (remedy := scene.rebuild(scene.path, 20 + place, unflattened_size=new)) is not None:
                 yield remedy
+        elif rest and axis.size % rest == 0 and (role := _sizes_role(scene)) is not None:
+            new = (*sizes[:place], axis.size // rest, *sizes[place + 1 :])
+            said = f"sizes {new} in place of {tuple(sizes)}"
+            yield Remedy(said, scene.setting(role, new), scene.line, 20 + len(sizes) - place)
+
+
+def _sizes_role(scene: Scene) -> str | None:
+    roles = scene.call.roles
+    return next((r for r, v in roles.items() if isinstance(v, list | tuple) and r in scene.call.slots), None)
 
 
 def asked(scene: Scene) -> list[int]:

@@ -43,6 +43,7 @@ def convolution(scene: Scene) -> Mismatch | None:
 def _too_few_axes(scene: Scene, x: Tensor, spatial: int, want: int) -> Mismatch:
     wants = f"{spatial + 2}-D (batch, channels and {spatial} of space)"
     found = Mismatch(f"{scene.subject} takes a {wants} tensor and got {x.ndim} axes: {shape_text(tuple(x.shape))}")
+    found.layout = True
     if x.ndim == spatial and want == 1:
         found.remedies.append(scene.transform("input", "[None, None]", 8))
     if x.ndim == spatial + 3:
@@ -165,7 +166,7 @@ def _other_rank(scene: Scene, x: Tensor, kind: str) -> Mismatch:
     title = f"{scene.subject} ({kind}) got {x.ndim} axes: {shape_text(tuple(x.shape))}"
     if said := re.search(r"expected (.*?) input", scene.message):
         title = f"{scene.subject} ({kind}) takes {said[1]} input and got {x.ndim} axes: {shape_text(tuple(x.shape))}"
-    found = Mismatch(title)
+    found = Mismatch(title, layout=True)
     fitting = {2: "1d", 3: "1d", 4: "2d", 5: "3d"}.get(x.ndim)
     if fitting and re.search(r"\dd$", kind):
         remedy = scene.rebuild(scene.path, 10, **{"class": kind[:-2] + fitting})
@@ -187,7 +188,7 @@ def layer_norm(scene: Scene) -> Mismatch | None:
     axis = scene.axes(x)[short] if -short <= x.ndim else None
     sizes = (str(have[0]), str(wanted[0])) if len(wanted) == 1 and have else (shape_text(have), shape_text(wanted))
     title = f"{scene.subject} got {sizes[0]} as the last {'axis' if len(wanted) == 1 else 'axes'} and takes {sizes[1]}"
-    found = Mismatch(title, [(call.text("input"), axis, wanted[short])] if axis else [])
+    found = Mismatch(title, [(call.text("input"), axis, wanted[short])] if axis else [], layout=True)
     places = [i for i, size in enumerate(x.shape[:-1]) if (size,) == wanted and i > 0]
     for place in places:
         around = f".movedim({place}, -1)"
@@ -234,6 +235,10 @@ def group_norm(scene: Scene) -> Mismatch | None:
         if isinstance(scene.module, nn.GroupNorm):
             remedy = scene.rebuild(scene.path, 20, num_groups=math.gcd(groups, channels))
             found.remedies += [remedy] if remedy is not None else []
+        elif "num_groups" in call.slots:
+            fewer = math.gcd(groups, channels)
+            said = f"{fewer} groups in place of {groups}"
+            found.remedies.append(Remedy(said, scene.setting("num_groups", fewer), scene.line, 20))
         return found
     return None
 

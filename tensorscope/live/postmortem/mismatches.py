@@ -63,7 +63,7 @@ def find_mismatch(scene: Scene) -> Mismatch:
 
 def _plain(scene: Scene) -> Mismatch:
     """Torch's words, and the operand that they are about."""
-    found = Mismatch(_quoted(scene))
+    found = Mismatch(_quoted(scene), layout=True)
     said = _GOT.search(scene.message) or _WANTED.search(scene.message)
     got, wanted = (int(said["got"]), int(said["wanted"])) if said else (None, None)
     axes = [

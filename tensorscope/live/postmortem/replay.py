@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     CallSite = tuple[CodeType | None, int, str, str | None]
 
 # Up to these numbers of elements a program is run for real, on copies: the first fake run takes seconds of imports.
-_SMALL_MODEL, _SMALL_INPUT = 50_000_000, 2_000_000
-_LARGE_MODEL, _FEW_PRODUCTS = 500_000_000, 100_000_000_000
+_SMALL_MODEL = 50_000_000  # of weights
+_SMALL_INPUT = 2_000_000  # of arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +178,7 @@ def replay(program: Program, edit: Edit | None = None, *, real: bool | None = No
 def is_small(program: Program) -> bool:
     """Whether a program can be run for real at little cost."""
     weights = sum(t.numel() for t in _tensors(program.root) if not t.is_meta)
-    given = sum(t.numel() for t in program.given.values())
-    return (weights <= _SMALL_MODEL and given <= _SMALL_INPUT) or (
-        weights <= _LARGE_MODEL and weights * given <= _FEW_PRODUCTS
-    )
+    return weights <= _SMALL_MODEL and sum(t.numel() for t in program.given.values()) <= _SMALL_INPUT
 
 
 class _Watcher(TorchFunctionMode):

@@ -58,12 +58,14 @@ class Mismatch:
         blamed: the dimensions at fault: (what to call the tensor, its axis, the size it should have had or None).
         got: what was wrong with the values.
         remedies: changes that may help.
+        layout: whether an operand with its axes in another order, or more or fewer of them, may help.
     """
 
     title: str
     blamed: list[tuple[str, Axis, int | None]] = field(default_factory=list)
     got: str = ""
     remedies: list[Remedy] = field(default_factory=list)
+    layout: bool = False
 
 
 class Scene:

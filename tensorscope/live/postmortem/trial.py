@@ -24,7 +24,7 @@ def try_fixes(scene: Scene, mismatch: Mismatch, *, real: bool) -> tuple[Fix, ...
     """The remedies that work, the best first; then those that could not be tried."""
     ranked = sorted(mismatch.remedies, key=lambda remedy: remedy.rank)
     working = _working(scene, ranked, real)
-    if not working:
+    if not working and mismatch.layout:
         found = sorted(general_remedies(scene), key=lambda remedy: remedy.rank)
         working = _working(scene, found, real)
     return (*working, *(_fix(remedy, scene, verified=False) for remedy in ranked if remedy.edit is None))
