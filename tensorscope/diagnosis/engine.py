@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tensorscope.diagnosis.dead_relu import dead_relu
 from tensorscope.diagnosis.evidence import Evidence
 from tensorscope.diagnosis.nan_inf import nan_inf
+from tensorscope.diagnosis.silent_shapes import silent_shapes
 from tensorscope.diagnosis.thresholds import DEFAULTS
 from tensorscope.diagnosis.vanishing_gradient import vanishing_gradient
 from tensorscope.events import Finding
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 Rule = Callable[[Evidence], Iterator[Finding]]
 
 # Cause before symptom: what an earlier rule has found explains what a later one would say.
-RULES: dict[str, Rule] = {"nan_inf": nan_inf, "dead_relu": dead_relu, "vanishing_gradient": vanishing_gradient}
+RULES: dict[str, Rule] = {
+    "silent_shapes": silent_shapes,
+    "nan_inf": nan_inf,
+    "dead_relu": dead_relu,
+    "vanishing_gradient": vanishing_gradient,
+}
 EXPLAINS = {"nan_inf": {"dead_relu", "vanishing_gradient"}, "dead_relu": {"vanishing_gradient"}}
 
 

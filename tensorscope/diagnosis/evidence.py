@@ -13,6 +13,7 @@ from tensorscope.events import Kind, Site
 
 if TYPE_CHECKING:
     from tensorscope.diagnosis.thresholds import Thresholds
+    from tensorscope.events import Finding
     from tensorscope.run.reader import Run
 
 Table = npt.NDArray[np.float64]
@@ -62,6 +63,11 @@ class Evidence:
             except RunError:
                 continue
         return None
+
+    @property
+    def silent(self) -> list[Finding]:
+        """Shape mistakes that were seen while the first step was recorded."""
+        return self._run.silent
 
     def handed_nonfinite(self, module: str, step: int) -> bool:
         """Whether the trace saw that a module's first bad output came from arguments that were bad already."""

@@ -15,6 +15,7 @@ from tensorscope.errors import GraphError, ModelError
 from tensorscope.graphs.graph import Call, Edge, Graph, Module, Op, Role
 from tensorscope.graphs.rebuild import rebuilt
 from tensorscope.live.sandbox import copied, imagined
+from tensorscope.live.silent.watch import Watch
 from tensorscope.live.tensors import entries, leaves
 from tensorscope.live.transcript import Transcript
 
@@ -66,13 +67,20 @@ class Capture:
 
     Args:
         model: the model whose forward will run.
+        silent: whether to look for shape mistakes that raise nothing, too.
+
+    Attributes:
+        watch: looks for them; None until the forward begins, and if nobody looks.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, silent: bool = False) -> None:
         _require_model(model)
         self.model = model
+        self.watch: Watch | None = None
+        self._looks = silent
         self._transcript: Transcript | None = None
         self._hooks: list[Any] = []
+        self._listening = False
         self._given: tuple[tuple[Any, ...], Mapping[str, Any]] = ((), {})
         self._replayed: Graph | None = None
 
@@ -82,7 +90,7 @@ class Capture:
         if torch.compiler.is_compiling():
             return
         if any(_is_compiled(module) for module in self.model.modules()):  # whose insides cannot be watched
-            self._replayed = _replay(self.model, args, kwargs or {})
+            self._replayed, self.watch = _replay(self.model, args, kwargs or {}, silent=self._looks)
         else:
             self._open(args, kwargs or {})
 
@@ -96,6 +104,7 @@ class Capture:
         if transcript is not None:
             transcript.leave()
             transcript.end(self.model, "", *self._given, output)
+            self._returned(output)
             with transcript.safely():
                 for name, value in _results(output):
                     transcript.give(name, list(leaves(value)))
@@ -112,7 +121,7 @@ class Capture:
         for hook in self._hooks:
             hook.remove()
             nn_module._global_forward_hooks_with_kwargs.pop(hook.id, None)  # which torch forgets
-        self._hooks = []
+        self._hooks, self._listening = [], False
         transcript, self._transcript, self._replayed, self._given = self._transcript, None, None, ((), {})
         if transcript is None:
             return None
@@ -120,9 +129,29 @@ class Capture:
         transcript.forget()
         return transcript.failed
 
+    def pause(self) -> None:
+        """Record nothing more, but leave the hooks for `abort`: torch may be going through them.
+
+        That is where a forward's exception finds us, and a hook taken off there would put an error of torch's in the
+        place of the program's own.
+        """
+        self._listening = False
+        if self._transcript is not None:
+            self._transcript.leave()
+
+    def _returned(self, output: Any) -> None:
+        if self.watch is not None:
+            with self.watch.safely():
+                self.watch.give(output)
+
     def _open(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._given = (args, kwargs)
-        transcript = self._transcript = Transcript(_weights(self.model))
+        self.watch = Watch(_weights(self.model)) if self._looks else None
+        transcript = self._transcript = Transcript(_weights(self.model), self.watch)
+        if self.watch is not None:
+            with self.watch.safely():
+                for _, tensor in _arguments(self.model, args, kwargs):
+                    self.watch.take(tensor)
         with transcript.safely():
             for name, tensor in _arguments(self.model, args, kwargs):
                 transcript.take(name, tensor)
@@ -130,15 +159,16 @@ class Capture:
         paths = {id(module): path for path, module in self.model.named_modules() if path}
 
         def begin(module: nn.Module, args: Any) -> None:
-            if not torch.compiler.is_compiling() and id(module) in paths:
+            if self._listening and not torch.compiler.is_compiling() and id(module) in paths:
                 transcript.begin(paths[id(module)], opaque=isinstance(module, torch.jit.ScriptModule))
 
         def end(module: nn.Module, args: Any, *rest: Any) -> None:
-            if not torch.compiler.is_compiling() and id(module) in paths:
+            if self._listening and not torch.compiler.is_compiling() and id(module) in paths:
                 # After an exception torch leaves the keyword arguments out.
                 transcript.end(module, paths[id(module)], args, rest[0] if len(rest) > 1 else {}, rest[-1])
 
         # Global hooks, so that nothing is stored on the model.
+        self._listening = True
         self._hooks.append(nn_module.register_module_forward_pre_hook(begin))
         self._hooks.append(nn_module.register_module_forward_hook(end, with_kwargs=True, always_call=True))
         transcript.watch()
@@ -146,11 +176,17 @@ class Capture:
 
 def _run(model: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any], place: Place) -> Graph:
     """Run the forward in a place where nothing lasts, and capture it."""
+    return _watched(model, inputs, kwargs, place, silent=False)[0]
+
+
+def _watched(
+    model: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any], place: Place, *, silent: bool
+) -> tuple[Graph, Watch | None]:
     path: str | None = None
     try:
         with place(model) as convert:
             args, named = convert((inputs, kwargs))
-            capture = Capture(model)
+            capture = Capture(model, silent=silent)
             capture._open(args, named)
             transcript = capture._transcript
             try:
@@ -163,14 +199,35 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any], plac
         raise _failure(model, path, error) from error
     if transcript is None or whole is None or transcript.error is not None:
         raise GraphError(f"the graph of `{type(model).__name__}` cannot be captured")
-    return whole
+    return whole, capture.watch
 
 
-def _replay(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph | None:
+def watched(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Watch | None:
+    """Run a model's forward on copies, or without data where it has none, and watch for shape mistakes.
+
+    Args:
+        model: the model; weights, buffers, gradients and random state stay as they are.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+
+    Returns:
+        What watched; None if the forward raised.
+    """
+    tensors = [*leaves((args, dict(kwargs))), *model.parameters()]
+    place: Place = imagined if any(tensor.is_meta for tensor in tensors) else copied
     try:
-        return _run(_unwrapped(model), args, dict(kwargs), imagined)
+        return _watched(_unwrapped(model), args, dict(kwargs), place, silent=True)[1]
     except GraphError:
-        return None  # the program being watched goes on without a graph
+        return None
+
+
+def _replay(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, silent: bool
+) -> tuple[Graph | None, Watch | None]:
+    try:
+        return _watched(_unwrapped(model), args, dict(kwargs), imagined, silent=silent)
+    except GraphError:
+        return None, None  # the program being watched goes on without a graph
 
 
 def _failure(model: nn.Module, path: str | None, error: Exception) -> GraphError:

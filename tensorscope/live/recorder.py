@@ -21,6 +21,7 @@ from tensorscope.live.frames import Sample, Seen, histograms, statistics
 from tensorscope.live.hooks import ModelHooks, guarded
 from tensorscope.live.rectifiers import Rectifiers
 from tensorscope.live.shapes import named_dims
+from tensorscope.live.silent.first_step import FirstStep
 from tensorscope.live.stats import measure_row, sample
 from tensorscope.live.steps import StepFinder
 from tensorscope.live.tensors import tensors_in
@@ -68,6 +69,7 @@ class Recorder:
         self._last: tuple[weakref.ref[torch.Tensor], int, Seen, list[int]] | None = None
         self._capture: Capture | None = None
         self._captured = False
+        self._first_step = FirstStep(writer)
         self._leaf_handles: list[Any] = []
         self._origins: set[str] = set()
         self._handed: list[dict[str, Any]] = []
@@ -90,6 +92,7 @@ class Recorder:
         self._last = None
         self._drop_leaf_hooks()
         self._drop_capture()
+        self._first_step.end()
         gradients = torch.is_grad_enabled()
         if not self._steps.pass_begins(gradients=gradients) or _is_traced():
             self.measuring = False
@@ -103,7 +106,7 @@ class Recorder:
             self._spent += time.perf_counter() - began
         if self.measuring and module is self._model and not self._captured:
             with contextlib.suppress(GraphError):  # parameters that have no shape yet: try again at the next pass
-                self._capture = Capture(module)
+                self._capture = Capture(module, silent=True)
                 self._capture.start(args, kwargs)
 
     def returned(self, path: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
@@ -128,6 +131,7 @@ class Recorder:
         """Measure parameters and their final gradients: the optimizer's own, and once a step those that none owns."""
         own = [p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names]
         self._owned |= {id(p) for p in own}
+        self._first_step.end()
         if not self.measuring:
             return
         began = time.perf_counter()
@@ -175,6 +179,7 @@ class Recorder:
         self._hooks.remove()
         self._drop_leaf_hooks()
         self._drop_capture()
+        self._first_step.end()
         self.measuring = False
         self._steps.close()
 
@@ -196,11 +201,15 @@ class Recorder:
 
     def _record_graph(self, capture: Capture, output: Any) -> None:
         """The graph of the first pass that returned something."""
+        if output is None:
+            capture.pause()  # taken off when the next pass begins
+            return
         self._capture = None
-        graph = capture.abort() if output is None else capture.stop(output)
+        graph = capture.stop(output)
         if isinstance(graph, Graph):
             self._writer.document("graph", graph.to_json())
             self._captured = True
+            self._first_step.forward_ended(capture.watch, self._steps.number)
 
     # --- measuring ---------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import FrameType, TracebackType
 
+    from tensorscope.live.silent.watch import Watch
+
 _NOT_USERS = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
+_ANSWERS = (int, bool, torch.Size, torch.dtype, torch.device, torch.layout)  # to questions, which nobody writes down
 _LONGEST = 500_000  # operations after which nothing more is written down
 
 # Operators whose function in torch has another name.
@@ -66,10 +69,12 @@ class Transcript(TorchFunctionMode):
 
     Args:
         weights: the parameters and buffers that operations may read, by path.
+        watch: looks at each operation too; what it raises ends it alone.
     """
 
-    def __init__(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def __init__(self, weights: Iterable[tuple[str, torch.Tensor]], watch: Watch | None = None) -> None:
         super().__init__()
+        self._silent = watch
         self.lines: list[Line] = []
         self.flows: dict[tuple[int, int, int], int] = {}  # (source, port, target) → slot
         self.scenes: list[Scene] = []
@@ -93,9 +98,13 @@ class Transcript(TorchFunctionMode):
         if torch.compiler.is_compiling():  # first of all: nothing of ours may end up in what is compiled
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
-        if self._listening and self._opaque is None:
+        if self._listening and self._opaque is None and type(result) not in _ANSWERS:
+            line = user_line(sys._getframe(1))
             with self.safely():
-                self._record(func, args, kwargs, result)
+                self._record(func, args, kwargs, result, line)
+            if self._silent is not None and self._open:
+                path = self.scenes[self._open[-1]].path
+                _tell(self._silent, func, (args, kwargs), result, path, line)
         return result
 
     def safely(self) -> AbstractContextManager[None]:
@@ -148,13 +157,7 @@ class Transcript(TorchFunctionMode):
 
     def leave(self) -> None:
         """Stop watching; modes that were entered since stay where they are."""
-        depth = torch._C._len_torch_function_stack()
-        if any(torch._C._get_function_stack_at(level) is self for level in range(depth)):
-            above = []
-            while (mode := torch._C._pop_torch_function_stack()) is not self:
-                above.append(mode)
-            for mode in reversed(above):
-                torch._C._push_on_torch_function_stack(mode)
+        take_off(self)
 
     def forget(self) -> None:
         """Let go of all that was only needed while watching."""
@@ -167,7 +170,7 @@ class Transcript(TorchFunctionMode):
     def _listening(self) -> bool:
         return self.error is None and threading.get_ident() == self._thread
 
-    def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> None:
+    def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: object, where: str) -> None:
         name = name_of(func)
         operands: dict[int, tuple[int, torch.Tensor]] = {}
         for slot, tensor in _operands(args, kwargs):
@@ -183,7 +186,7 @@ class Transcript(TorchFunctionMode):
             all(id(t) in self._weights for t in results) and not any(self._maker(t) for _, t in operands.values())
         ):
             return  # the model's own bookkeeping, such as the count of batches seen
-        line = Line(name, self._open[-1], [], where=user_line(sys._getframe(2)))
+        line = Line(name, self._open[-1], [], where=where)
         self._append(line, operands, results)
         if changes:
             self._write_through(results)
@@ -230,6 +233,67 @@ class Transcript(TorchFunctionMode):
                 value = self.lines[line].outputs[port]
                 if not value.names and len(value.dims) == len(axes):
                     self.lines[line].outputs[port] = dataclasses.replace(value, names=tuple(axes))
+
+
+class Aftermath(TorchFunctionMode):
+    """Lets a watch see what a program does with a model's output: the loss.
+
+    It has to lie below every mode that the program enters, or the program would leave it in place of its own.
+
+    Args:
+        watch: is told.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
+        self._thread = threading.get_ident()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function, then tell."""
+        kwargs = kwargs or {}
+        if torch.compiler.is_compiling():
+            return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if not self.watch.over and type(result) not in _ANSWERS and threading.get_ident() == self._thread:
+            _tell(self.watch, func, (args, kwargs), result, "", user_line(sys._getframe(1)))
+        return result
+
+    def begin(self) -> bool:
+        """Begin to see functions, if nothing else does and nothing is compiled; whether it does."""
+        if _compiles() or torch._C._len_torch_function_stack():
+            return False
+        torch._C._push_on_torch_function_stack(self)
+        return True
+
+    def end(self) -> None:
+        """Stop watching, if this is the thread on which it began; on another one it sees nothing anyway."""
+        take_off(self)
+
+
+def _compiles() -> bool:
+    """Whether anything in this program is compiled: a loss would be compiled with our mode, and then once more."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return dynamo is not None and any(backend is not None for backend in dynamo.cached_backends.values())
+
+
+def take_off(mode: TorchFunctionMode) -> None:
+    """Take a mode off this thread's stack, if it is there; modes that were entered since stay where they are."""
+    depth = torch._C._len_torch_function_stack()
+    if any(torch._C._get_function_stack_at(level) is mode for level in range(depth)):
+        above = []
+        while (top := torch._C._pop_torch_function_stack()) is not mode:
+            above.append(top)
+        for one in reversed(above):
+            torch._C._push_on_torch_function_stack(one)
+
+
+def _tell(watch: Watch, func: Any, given: tuple[Any, dict[str, Any]], result: object, path: str, line: str) -> None:
+    if watch.error is None:
+        with watch.safely():
+            watch.see(name_of(func), *given, result, path, line)
 
 
 class _Safely:

@@ -262,6 +262,12 @@ class Run:
         return [] if text is None else [_finding(info) for info in json.loads(text)]
 
     @property
+    def silent(self) -> list[Finding]:
+        """Shape mistakes that raised nothing, found while the first step was recorded."""
+        text = self._document("silent")
+        return [] if text is None else [_finding(info) for info in json.loads(text)]
+
+    @property
     def reports(self) -> list[ShapeReport]:
         """The shape errors that the run met, explained."""
         text = self._document("reports")
