@@ -79,9 +79,9 @@ def test_a_contract_without_an_arrow_says_nothing_of_the_result():
 
 
 REFUSED = {
-    "(batch, seq)": """\
+    "(batch seq)": """\
 dims cannot be read at `(batch`: not a name, an integer or arithmetic
-  in  (batch, seq)
+  in  (batch seq)
 
 hint: axes are separated by spaces, such as `batch seq dim`, `batch 3 height width` or `*batch seq 2*dim`""",
     "batch -1": """\

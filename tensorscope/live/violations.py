@@ -8,104 +8,176 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from tensorscope.contracts import Each, Fields, Item, One, Several
 from tensorscope.dims import Computed, Fixed, Free, Name, Rest, Sizes, bind
 from tensorscope.errors import ShapeError
+from tensorscope.live.places import MISSING, contradiction, dtype_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tensorscope.contracts import Dtype, What
     from tensorscope.dims import Axis, Dims, Mismatch
+    from tensorscope.live.places import Contradiction, Met
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One tensor of a call, and what it should have looked like; `name` is empty for the result."""
+class _Seen:
+    """A tensor that does not fit; `name` is what Python calls it, empty for a result."""
 
     name: str
+    label: str
     dims: Dims
-    value: Tensor
-    place: str = ""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its sizes."""
-        return tuple(self.value.shape)
+    shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"`{self.name}`" if self.name else f"the returned tensor{self.place}"
+        return self.label
 
 
-def argument_error(function: str, arguments: Sequence[Seen]) -> ShapeError:
+def argument_error(function: str, arguments: Sequence[Met]) -> ShapeError:
     """Tell which argument contradicts the contract, and why."""
-    sizes: Sizes = {}
-    owners: dict[str, str] = {}
-    for seen in arguments:
-        error = _hold(function, seen, sizes, owners)
-        if error:
-            return error
-    return _moved(function)
+    return _first(function, arguments, {}, {}) or _moved(function)
 
 
-def result_error(function: str, arguments: Sequence[Seen], outputs: Sequence[Dims], result: object) -> ShapeError:
+def result_error(
+    function: str, arguments: Sequence[Met], results: Sequence[Met], declared: What, result: object
+) -> ShapeError:
     """Tell what about the result contradicts the contract, and why."""
-    values = (result,) if len(outputs) == 1 else result
-    if not isinstance(values, tuple | list) or len(values) != len(outputs) or not _tensors(values, len(outputs)):
-        return _wrong_kind(function, outputs, result)
+    parts = declared.parts if isinstance(declared, Several) else (declared,)
+    strange = any(not isinstance(each.value, Tensor) for each in results)
+    if strange and all(isinstance(part, One) for part in parts):
+        return _wrong_result(function, parts, result)
     sizes: Sizes = {}
     owners: dict[str, str] = {}
-    for seen in arguments:
-        _hold(function, seen, sizes, owners)
-    for place, (dims, value) in enumerate(zip(outputs, values, strict=True)):
-        if isinstance(value, Tensor):
-            error = _hold(function, Seen("", dims, value, f" [{place}]" if len(outputs) > 1 else ""), sizes, owners)
-            if error:
-                return error
-    return _moved(function)
+    _first(function, arguments, sizes, owners)
+    return _first(function, results, sizes, owners) or _moved(function)
 
 
-def _tensors(values: Sequence[object], count: int) -> bool:
-    return all(isinstance(value, Tensor) or (value is None and count > 1) for value in values)
+def _first(function: str, met: Sequence[Met], sizes: Sizes, owners: dict[str, str]) -> ShapeError | None:
+    """The first contradiction; remembers who gave each name its size."""
+    for each in met:
+        before = dict(sizes)
+        problem = contradiction(each, sizes)
+        for key in sizes.keys() - owners.keys():
+            owners[key] = str(each)
+        if problem is not None:
+            return _error(function, each, problem, before, owners)
+    return None
 
 
 def _moved(function: str) -> ShapeError:
     return ShapeError(f"`{function}`: a tensor's shape changed during the call", hint="do not resize tensors in place")
 
 
-def _wrong_kind(function: str, outputs: Sequence[Dims], result: object) -> ShapeError:
-    expected = "a tensor" if len(outputs) == 1 else f"{len(outputs)} tensors"
-    kind = type(result).__name__
-    got = "None" if result is None else f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
+def _error(function: str, met: Met, problem: Contradiction, sizes: Sizes, owners: dict[str, str]) -> ShapeError:
+    bound = _bound(sizes, owners)
+    value = met.value
+    if problem.option is None or not isinstance(value, Tensor):
+        return _wrong_kind(function, met, bound)
+    dims, dtype, mismatch = problem.option.dims, problem.option.dtype, problem.mismatch
+    if mismatch is None:
+        assert dtype is not None
+        title = f"{met} is {dtype_name(value)} and {'should be' if met.returned else 'takes'} {dtype}"
+        hint = _dtype_hint(met, dtype)
+    else:
+        seen = _Seen("" if met.returned else met.place, str(met), dims, tuple(value.shape))
+        title, hint = _problem(seen, mismatch, owners), _hint(seen, sizes, mismatch, owners)
+    facts = {
+        "expected": str(met.what) or "no axes (a 0-d tensor)",
+        "got": f"{_shape(tuple(value.shape))} {dtype_name(value)}",
+        "bound": bound,
+    }
+    return ShapeError(f"`{function}`: {title}", facts=facts, hint=hint)
+
+
+def _wrong_result(function: str, declared: Sequence[What], result: object) -> ShapeError:
+    expected = "a tensor" if len(declared) == 1 else f"{len(declared)} tensors"
+    got = _kind(result)
     if isinstance(result, tuple | list):
         got += f" of {', '.join('None' if value is None else type(value).__name__ for value in result) or 'nothing'}"
     return ShapeError(
         f"`{function}`: returned {got} and declares {expected}",
-        facts={"declared": ", ".join(f"`{dims}`" for dims in outputs), "got": got},
+        facts={"declared": ", ".join(f"`{what}`" for what in declared), "got": got},
         hint=f"return {expected}"
-        + (" as a tuple" if len(outputs) > 1 else "")
+        + (" as a tuple" if len(declared) > 1 else "")
         + ", or change what is right of the arrow",
     )
 
 
-def _hold(function: str, seen: Seen, sizes: Sizes, owners: dict[str, str]) -> ShapeError | None:
-    """Bind one tensor; remember who gave each name its size."""
-    before = dict(sizes)
-    mismatch = bind(seen.dims, seen.value.shape, sizes)
-    for key in sizes.keys() - owners.keys():
-        owners[key] = str(seen)
-    if mismatch is None:
-        return None
-    return ShapeError(
-        f"`{function}`: {_problem(seen, mismatch, owners)}",
-        facts={
-            "expected": str(seen.dims) or "no axes (a 0-d tensor)",
-            "got": f"{_shape(seen.shape)} {str(seen.value.dtype).removeprefix('torch.')}",
-            "bound": _bound(before, owners),
-        },
-        hint=_hint(seen, before, mismatch, owners),
-    )
+def _wrong_kind(function: str, met: Met, bound: str) -> ShapeError:
+    wanted, got = _declared_kind(met.what), _kind(met.value)
+    if isinstance(met.value, tuple | list | dict):
+        got += f" of {len(met.value)}"
+    label = f"the returned value {met.place}".strip() if met.returned else str(met)
+    if met.value is MISSING:
+        title, got = f"{label} is missing", "nothing"
+    else:
+        title = f"{label} is {got} and {'should be' if met.returned else 'takes'} {wanted}"
+    if isinstance(met.value, Tensor):
+        got += f" of shape {_shape(tuple(met.value.shape))}"
+    facts = {"expected": _declared(met.what), "got": got, "bound": bound}
+    return ShapeError(f"`{function}`: {title}", facts=facts, hint=_kind_hint(met, wanted))
 
 
-def _problem(seen: Seen, mismatch: Mismatch, owners: dict[str, str]) -> str:
+def _kind(value: object) -> str:
+    if value is None or isinstance(value, Tensor):
+        return "None" if value is None else "a tensor"
+    name = "numpy array" if type(value).__name__ == "ndarray" else type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def _declared_kind(what: What) -> str:
+    match what:
+        case One():
+            return "a tensor"
+        case Several():
+            return f"a tuple of {len(what.parts)}"
+        case Each():
+            return "a list, tuple or dict"
+        case Fields():
+            return f"an object with {what}"
+    return " or ".join(dict.fromkeys(map(_declared_kind, what.options)))
+
+
+def _declared(what: What) -> str:
+    return str(Item(what)) or "no axes (a 0-d tensor)"
+
+
+def _kind_hint(met: Met, wanted: str) -> str:
+    value, place = met.value, met.place
+    if met.returned:
+        return f"return {wanted} there, or change what is declared"
+    if value is None:
+        return f"pass {wanted}, or declare `{place}` so that it may be None"
+    if isinstance(value, Tensor) and isinstance(met.what, Several):
+        lone = all(isinstance(part, One) and len(part.dims.axes) == 1 for part in met.what.parts)
+        axes = " ".join(str(part.dims) for part in met.what.parts if isinstance(part, One))
+        return f"commas separate tensors, spaces axes: one tensor is `{axes}`" if lone else f"pass {wanted}"
+    if isinstance(met.what, One) and isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
+        return f"`torch.stack(tuple({place}))` makes one tensor of tensors of one shape"
+    if isinstance(met.what, One) and (isinstance(value, int | float | list | tuple) or hasattr(value, "__array__")):
+        return f"`torch.as_tensor({place})` makes it one"
+    return f"pass {wanted}"
+
+
+def _dtype_hint(met: Met, dtype: Dtype) -> str:
+    """The conversion that the fewest characters ask for."""
+    name = dtype.names[0]
+    short = {
+        "float32": "float",
+        "float64": "double",
+        "float16": "half",
+        "int64": "long",
+        "int32": "int",
+        "bool": "bool",
+    }
+    call = f".{short[name]}()" if name in short else f".to(torch.{name})"
+    if met.returned:
+        return f"return it as `{call}`, or change the declared `{dtype}`"
+    return f"`{met.place}{call}` is {dtype if dtype.word == name else name}"
+
+
+def _problem(seen: _Seen, mismatch: Mismatch, owners: dict[str, str]) -> str:
     if mismatch.axis is None:
         count = f"{mismatch.got} {'axis' if mismatch.got == 1 else 'axes'}"
         more = "" if seen.dims.rest is None else " or more"
@@ -121,7 +193,7 @@ def _problem(seen: Seen, mismatch: Mismatch, owners: dict[str, str]) -> str:
     return f"axis {mismatch.axis} of {seen} is {mismatch.got} and {takes} {wanted}{_from(entry, seen, owners)}"
 
 
-def _from(entry: Axis, seen: Seen, owners: dict[str, str]) -> str:
+def _from(entry: Axis, seen: _Seen, owners: dict[str, str]) -> str:
     """Who gave the entry's name its size."""
     keys = (entry.name,) if isinstance(entry, Name) else (f"*{entry.name}", f"*#{entry.name}")
     owner = next((owners[key] for key in keys if key in owners), "") if isinstance(entry, Name | Rest) else ""
@@ -160,11 +232,12 @@ def _wanted(dims: Dims, sizes: Sizes) -> str:
     return _shape(tuple(parts))
 
 
-def _hint(seen: Seen, sizes: Sizes, mismatch: Mismatch, owners: dict[str, str]) -> str:
+def _hint(seen: _Seen, sizes: Sizes, mismatch: Mismatch, owners: dict[str, str]) -> str:
     """A way out, tried on the shape where it is a view of the tensor."""
     wanted = _wanted(seen.dims, sizes)
     if not seen.name:
-        return f"return a tensor of shape {wanted}, or change the declared `{seen.dims}`"
+        declared = f"the declared `{seen.dims}`" if seen.dims.axes else "what is declared"
+        return f"return a tensor of shape {wanted}, or change {declared}"
     views = [text for text, shape in _views(seen) if bind(seen.dims, shape, dict(sizes)) is None]
     if views:
         return ", or ".join(views[:2])
@@ -173,7 +246,7 @@ def _hint(seen: Seen, sizes: Sizes, mismatch: Mismatch, owners: dict[str, str]) 
     return f"pass {seen} with shape {wanted}{other}"
 
 
-def _views(seen: Seen) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _views(seen: _Seen) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Ways to look at the same tensor that change its axes as the dims ask for, each with the shape it gives."""
     shape, axes, name = seen.shape, seen.dims.axes, seen.name
     rank, missing = len(shape), len(axes) - len(shape)
