@@ -19,11 +19,16 @@ _HOMES = {
     "Run": "run.reader",
     "RunError": "errors",
     "ShapeError": "errors",
+    "ShapeReport": "reports",
+    "ShapeTable": "tables",
     "Site": "events",
     "Stats": "events",
     "TensorscopeError": "errors",
     "Trace": "live.trace",
+    "check": "live.check",
     "diagnose": "diagnosis.engine",
+    "explain": "live.explain",
+    "explaining": "live.explain",
     "graph": "live.capture",
     "measure": "live.stats",
     "open_run": "run.reader",
@@ -46,12 +51,17 @@ if TYPE_CHECKING:
     from tensorscope.events import Stats as Stats
     from tensorscope.graphs.graph import Graph as Graph
     from tensorscope.live.capture import graph as graph
+    from tensorscope.live.check import check as check
+    from tensorscope.live.explain import explain as explain
+    from tensorscope.live.explain import explaining as explaining
     from tensorscope.live.shapes import shapes as shapes
     from tensorscope.live.stats import measure as measure
     from tensorscope.live.trace import Trace as Trace
     from tensorscope.live.trace import trace as trace
+    from tensorscope.reports import ShapeReport as ShapeReport
     from tensorscope.run.reader import Run as Run
     from tensorscope.run.reader import open_run as open_run
+    from tensorscope.tables import ShapeTable as ShapeTable
 else:
 
     def __getattr__(name: str) -> object:

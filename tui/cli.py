@@ -14,7 +14,10 @@ from tensorscope.errors import TensorscopeError, did_you_mean
 COMMANDS = {
     "demo": "Train a reference model, traced, and watch it.",
     "watch": "Browse a run, or all runs below a folder, live.",
+    "run": "Run any script as python would, and explain the shape error that it dies of.",
     "diagnose": "Say what happened in a run, and what is wrong with it.",
+    "check": "Find a model's shapes, and for which sizes it runs, before it runs.",
+    "summary": "Print torchinfo's summary of a model.",
     "graph": "Draw the computation of a model, or of a run.",
     "plot": "Draw the curves or the gradient flow of a run into a file.",
 }

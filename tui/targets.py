@@ -1,9 +1,10 @@
-"""Finds the model that a command line names, and makes inputs of the dims that it gives."""
+"""Finds the model that a command line names, and reads the dims of its inputs."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from functools import reduce
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 BATCH = 2  # size of an axis named `batch` that is given none
+_HOW = "write `package.module:name` or `file.py:name`"
 
 
 def load_model(target: str) -> nn.Module:
@@ -24,25 +26,57 @@ def load_model(target: str) -> nn.Module:
 
     Args:
         target: `package.module:name` or `file.py:name`; the name may be dotted, and is a model, or a class or function
-            that makes one without arguments.
+            that makes one without arguments, alone or as the first of what it returns.
 
     Raises:
         ModelError: there is no such thing, or it makes no model. What the user's own code raises comes through.
     """
+    return load(target)[0]
+
+
+def load(target: str) -> tuple[nn.Module, tuple[Any, ...]]:
+    """Make the model that a target names, and the inputs that come with it: `build()` may return both.
+
+    Raises:
+        ModelError: as for `load_model`.
+    """
     from torch import nn
 
     place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise ModelError(f"`{target}` names no model", hint=_HOW)
     module = _import(place)
     try:
         found = reduce(getattr, name.split("."), module)
     except AttributeError:
         names = [known for known in vars(module) if not known.startswith("_")]
         raise ModelError(f"`{place}` has no `{name}`", hint=did_you_mean(name, names)) from None
-    if not isinstance(found, nn.Module):
-        found = _made_by(found, target)
-    if not isinstance(found, nn.Module):
-        raise ModelError(f"`{target}` makes no `torch.nn.Module`", facts={"got": f"a {type(found).__name__}"})
-    return found
+    model, inputs = (found, ()) if isinstance(found, nn.Module) else _made_by(found, target)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"`{target}` makes no `torch.nn.Module`", facts={"got": f"a {type(model).__name__}"})
+    return model, inputs
+
+
+def arguments_from(model: nn.Module, texts: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Dims as arguments of a model's forward: `mask: bool batch seq` is the one of that name, others in their order.
+
+    Raises:
+        DimsError: they are not the forward's parameters.
+    """
+    named = [_named(text) for text in texts]
+    args = tuple(text for name, text in named if not name)
+    kwargs = {name: text for name, text in named if name}
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):
+        return args, kwargs
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        facts = {"takes": _parameters(signature), "got": ", ".join(f"`{text}`" for text in texts) or "no dims"}
+        hint = "write one text of dims per input, `name: dims` for one by its name"
+        raise DimsError(f"`{type(model).__name__}` {error}", facts=facts, hint=hint) from None
+    return args, kwargs
 
 
 def inputs_from(text: str) -> torch.Tensor:
@@ -53,11 +87,11 @@ def inputs_from(text: str) -> torch.Tensor:
     """
     import torch
 
-    first, _, rest = text.strip().partition(" ")
-    dtype = getattr(torch, first, None)
-    dims = parse_dims(rest if isinstance(dtype, torch.dtype) else text)
-    sizes = [_size(axis, text) for axis in dims.axes]
-    return torch.zeros(sizes, dtype=dtype if isinstance(dtype, torch.dtype) else torch.float32)
+    from tensorscope.live.rehearsal.inputs import split_dtype
+
+    dims, dtype = split_dtype(text)
+    sizes = [_size(axis, text) for axis in parse_dims(dims).axes]
+    return torch.zeros(sizes, dtype=dtype or torch.float32)
 
 
 def _size(axis: object, text: str) -> int:
@@ -66,6 +100,21 @@ def _size(axis: object, text: str) -> int:
     if isinstance(axis, Name) and axis.name == "batch":
         return BATCH
     raise DimsError(f"`{axis}` in `{text}` has no size", hint=f"give it one, such as `{axis}=16`")
+
+
+def _named(text: str) -> tuple[str, str]:
+    """The parameter that dims are for, empty if they do not say, and the dims."""
+    name, colon, dims = text.partition(":")
+    return (name.strip(), dims.strip()) if colon and name.strip().isidentifier() else ("", text)
+
+
+def _parameters(signature: inspect.Signature) -> str:
+    stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    shown = (
+        f"`{stars.get(p.kind, '')}{p.name}{'' if p.default is p.empty else f'={p.default!r}'}`"
+        for p in signature.parameters.values()
+    )
+    return ", ".join(shown) or "nothing"
 
 
 def _import(place: str) -> Any:
@@ -89,14 +138,25 @@ def _import(place: str) -> Any:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name is not None and place.startswith(error.name):
-            raise ModelError(
-                f"there is no module `{place}`", hint="write `package.module:name` or `file.py:name`"
-            ) from None
+            raise ModelError(f"there is no module `{place}`", hint=_HOW) from None
         raise
 
 
-def _made_by(factory: Any, target: str) -> Any:
+def _made_by(factory: Any, target: str) -> tuple[Any, tuple[Any, ...]]:
+    """What a factory makes: a model, and the inputs that it returns with it."""
     if not callable(factory):
         raise ModelError(f"`{target}` makes no model", facts={"got": f"a {type(factory).__name__}"})
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        name = target.rpartition(":")[2]
+        facts = {"takes": _parameters(inspect.signature(factory))}
+        hint = f"name a function that calls `{name}` with what it needs"
+        raise ModelError(f"`{name}` cannot be called without arguments: {error}", facts=facts, hint=hint) from None
+    except ValueError:
+        pass  # what has no signature is called all the same
     made = factory()
-    return made[0] if isinstance(made, tuple) and made else made
+    if not isinstance(made, tuple) or not made:
+        return made, ()
+    inputs = made[1] if len(made) > 1 else ()
+    return made[0], tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
