@@ -32,7 +32,7 @@ class Operand:
     names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.name} {shape_text(self.dims, self.names)} {self.dtype}"
+        return f"{self.name} {shape_text(self.dims, self.names)} {self.dtype}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)

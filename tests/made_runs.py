@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tensorscope.events import Kind, ModuleInfo, Shape, Site
+from tensorscope.graphs.graph import Call, Edge, Graph, Module, Op, Role, Value
+from tensorscope.reports import Fix, Operand, OriginStep, ShapeReport, Where
 from tensorscope.run import schema
 from tensorscope.run.writer import Writer
 
@@ -23,6 +25,7 @@ SHAPES = (
 )  # fmt: skip
 NAMES = ("batch", "channels", "height", "width")
 TYPES = ("Conv2d", "ReLU", "MaxPool2d", "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear", "ReLU", "Linear")
+OPS = ("conv2d", "relu", "max_pool2d", "conv2d", "relu", "max_pool2d", "flatten", "linear", "relu", "linear")
 
 
 def made_meta(**changes: object) -> dict[str, object]:
@@ -110,3 +113,76 @@ def make_run(
         writer.frame(schema.SCALARS, step, ("loss", "accuracy"), lambda loss=loss: loss)
     writer.close(**({} if status == "running" else {"status": status}))
     return folder
+
+
+def made_report(**changes: object) -> ShapeReport:
+    """The report of a CNN whose first linear layer expects images of another size."""
+    line = Where("model.py", 23, "x = self.fc1(x.flatten(1))", "SimpleCNN.forward")
+    chain = (
+        ("flatten", "", (4, 1600), "flatten", 23),
+        ("max_pool2d", "pool2", (4, 64, 5, 5), "pool2", 22),
+        ("relu", "relu2", (4, 64, 11, 11), "relu2", 22),
+        ("conv2d", "conv2", (4, 64, 11, 11), "conv2", 22),
+        ("max_pool2d", "pool1", (4, 32, 13, 13), "pool1", 21),
+        ("relu", "relu1", (4, 32, 26, 26), "relu1", 21),
+        ("conv2d", "conv1", (4, 32, 26, 26), "conv1", 21),
+        ("input", "", (4, 1, 28, 28), "x", 0),
+    )
+    facts: dict[str, object] = {
+        "title": "`fc1` got 1600 features and takes 4096",
+        "error": "RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x1600 and 4096x128)",
+        "op": "linear",
+        "module": "fc1",
+        "module_type": "Linear",
+        "operands": (
+            Operand("input", (4, 1600), "float32", "cpu", ("batch", "")),
+            Operand("weight", (128, 4096), "float32", "cpu"),
+        ),
+        "where": line,
+        "origin": tuple(
+            OriginStep(op, path, dims, label, Where("model.py", at) if at else None)
+            for op, path, dims, label, at in chain
+        ),
+        "formula": "1600 = 64 · 5 · 5",
+        "terms": (
+            ("64", "conv2.out_channels"),
+            ("5", "height: 28 → conv1 26 → pool1 13 → conv2 11 → pool2 5"),
+            ("5", "width, likewise"),
+        ),
+        "fits": "images of height and width 38 to 41",
+        "fixes": (
+            Fix("`nn.Linear(1600, 128)`", verified=True, where="model.py:12"),
+            Fix("resize the images to 38 × 38"),
+        ),
+        "notes": ("the forward was replayed without data",),
+    }
+    return ShapeReport(**(facts | changes))  # type: ignore[arg-type]
+
+
+def made_graph(*, blocks: int = 0) -> Graph:
+    """The first forward of the small CNN, each layer one operation but `pool1`, which has two.
+
+    Args:
+        blocks: instead, a chain of so many blocks of two linear layers each.
+    """
+    dims = [(64, 1, 28, 28), *SHAPES]
+    layers = list(LAYERS)
+    if blocks:
+        layers = [f"blocks.{block}.{half}" for block in range(blocks) for half in ("up", "down")]
+        dims = [(8, 32), *((8, 64) if layer.endswith("up") else (8, 32) for layer in layers)]
+    values = [Value(size, "float32", NAMES[: len(size)] if len(size) == 4 else ("batch", "features")) for size in dims]
+    ops = [Op(0, "images", 0, (values[0],), Role.INPUT)]
+    calls, edges = [Call(0, "", -1)], []
+    ops_of = dict(zip(LAYERS, OPS, strict=True))
+    for number, (layer, value) in enumerate(zip(layers, values[1:], strict=True), 1):
+        calls.append(Call(number, layer, 0))
+        for name in ("pad", "max_pool2d") if layer == "pool1" else (ops_of.get(layer, "linear"),):
+            given = values[number - 1] if name == "pad" else value
+            weights = (f"{layer}.weight",) if layer.startswith(("conv", "fc")) else ()
+            edges.append(Edge(len(ops) - 1, len(ops), ops[-1].outputs[0]))
+            ops.append(Op(len(ops), name, number, (given,), where=f"model.py:{20 + number}", weights=weights))
+    edges.append(Edge(len(ops) - 1, len(ops), values[-1]))
+    ops.append(Op(len(ops), "output", 0, (values[-1],), Role.OUTPUT))
+    types = dict(zip(LAYERS, TYPES, strict=True))
+    modules = {layer: Module(layer, types.get(layer, "Linear")) for layer in layers}
+    return Graph("SimpleCNN", tuple(ops), tuple(edges), tuple(calls), {"": Module("", "SimpleCNN")} | modules)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tensorscope.events import ModuleInfo
+    from tensorscope.reports import ShapeReport
     from tensorscope.run.reader import Run
 
 TREND_COLUMNS = 12  # cells that show a gradient's course in one line of the tree
@@ -44,6 +45,7 @@ class Head:
         dropped: frames left out because the disk did not keep up.
         worst: severity of its worst finding, None without one.
         findings: how many findings.
+        reports: how many shape errors were explained.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Head:
     dropped: int
     worst: Severity | None
     findings: int
+    reports: int = 0
 
 
 class Answer(Protocol):
@@ -102,6 +105,7 @@ def head_of(run: Run, rate: float | None) -> Head:
         dropped=run.dropped,
         worst=worst,
         findings=len(findings),
+        reports=len(run.reports),
     )
 
 
@@ -112,15 +116,17 @@ class Overview:
     Attributes:
         charts: one tuple of series per quantity.
         findings: the worst first.
+        errors: titles of the shape errors that were explained.
     """
 
     charts: tuple[tuple[Series, ...], ...]
     findings: tuple[Finding, ...]
+    errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AskOverview:
-    """Asks for the scalars and the findings."""
+    """Asks for the scalars, the findings and the errors."""
 
     pace: ClassVar[float] = 0.5
     until: int | None = None
@@ -128,7 +134,8 @@ class AskOverview:
     def answer(self, run: Run) -> Overview:
         """Read them."""
         series = [Series(name, *run.scalars(name)).up_to(self.until) for name in run.scalar_names]
-        return Overview(tuple(by_quantity(series)), tuple(worst_first(findings_of(run))))
+        errors = tuple(report.title for report in reversed(run.reports))
+        return Overview(tuple(by_quantity(series)), tuple(worst_first(findings_of(run))), errors)
 
 
 def by_quantity(series: Iterable[Series]) -> list[tuple[Series, ...]]:
@@ -153,7 +160,7 @@ class Layers:
         stats: numbers of each site.
         shapes: newest shape of each site.
         trends: root mean square of each gradient over the run, (`TREND_COLUMNS`,) or fewer.
-        blamed: severity of the worst finding at a module path or parameter.
+        blamed: severity of the worst finding, or of an explained error, at a module path or parameter.
     """
 
     nodes: tuple[Node, ...]
@@ -180,6 +187,7 @@ class AskLayers:
         blamed: dict[str, Severity] = {}
         for finding in worst_first(findings_of(run)):
             blamed.setdefault(finding.site or "", finding.severity)
+        blamed |= {report.module: Severity.ERROR for report in run.reports}
         return Layers(outline(run.modules, sites), run.stats_at(self.until), run.last_shapes(), trends, blamed)
 
 
@@ -234,23 +242,40 @@ def _known(steps: npt.NDArray[np.int64], until: int | None) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Diagnosis:
-    """What was found, what ended the run, and what went wrong while recording."""
+    """What was found, and what went wrong while recording."""
 
     findings: tuple[Finding, ...]
-    reports: tuple[str, ...]
     notes: tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AskDiagnosis:
-    """Asks for findings, reports and notes."""
+    """Asks for findings and notes."""
 
     pace: ClassVar[float] = 0.5
     until: int | None = None
 
     def answer(self, run: Run) -> Diagnosis:
         """Read them."""
-        return Diagnosis(tuple(worst_first(findings_of(run))), tuple(map(str, run.reports)), tuple(run.notes))
+        return Diagnosis(tuple(worst_first(findings_of(run))), tuple(run.notes))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reports:
+    """The shape errors that were explained, the newest first."""
+
+    reports: tuple[ShapeReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskReports:
+    """Asks for the reports."""
+
+    pace: ClassVar[float] = 0.5
+
+    def answer(self, run: Run) -> Reports:
+        """Read them."""
+        return Reports(tuple(reversed(run.reports)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

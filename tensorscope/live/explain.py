@@ -15,11 +15,13 @@ import torch
 
 from tensorscope.live.postmortem.account import account, from_frames
 from tensorscope.live.postmortem.crash import read_crash
+from tensorscope.live.postmortem.gradients import of_checkpoint
 from tensorscope.live.postmortem.programs import programs
 from tensorscope.live.postmortem.relevance import is_about_tensors
 from tensorscope.live.postmortem.replay import is_small, replay
 from tensorscope.live.postmortem.scene import Scene
 from tensorscope.live.sandbox import quiet
+from tensorscope.reports import ShapeReport
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
     from tensorscope.live.postmortem.crash import Crash
     from tensorscope.live.postmortem.replay import Failure, Program, Replay
-    from tensorscope.reports import ShapeReport
 
 _ATTRIBUTE = "__tensorscope_report__"
 
@@ -43,9 +44,8 @@ def explain(error: BaseException, model: nn.Module | None = None) -> ShapeReport
     Returns:
         The report; None if the error is not about shapes, dtypes, devices or index ranges of tensors.
     """
-    known = getattr(error, _ATTRIBUTE, None)
-    if known is not None:
-        return known  # type: ignore[no-any-return]
+    if (known := getattr(error, _ATTRIBUTE, None)) is not None:
+        return ShapeReport.from_json(known)
     crash = read_crash(error)
     if not is_about_tensors(crash):
         cause = error.__cause__
@@ -53,7 +53,7 @@ def explain(error: BaseException, model: nn.Module | None = None) -> ShapeReport
     with quiet():
         report = _report(crash, model)
     with contextlib.suppress(AttributeError):
-        setattr(error, _ATTRIBUTE, report)
+        setattr(error, _ATTRIBUTE, report.to_json())  # a text, so that the error pickles as before
     return report
 
 
@@ -109,7 +109,7 @@ def _report(crash: Crash, model: nn.Module | None) -> ShapeReport:
 
 def _from_replay(crash: Crash, model: nn.Module | None) -> ShapeReport | None:
     """Run what failed again, and tell what that showed; None if nothing could be made to fail the same way."""
-    if _has_peers():
+    if _has_peers() or of_checkpoint(crash):
         return None
     outer = crash.user.place if crash.user is not None else None
     for program in programs(crash):

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_runs import make_run
+from made_runs import LAYERS, made_graph, make_run
 from textual.pilot import Pilot
-from viewer_pilot import add_findings, press, until_said, viewer
+from viewer_pilot import add, add_findings, add_reports, press, until, until_said, viewer
+
+from tui.widgets.shapes import ShapeList
 
 SIZES = [(80, 24), (120, 40), (200, 50)]
 # What is looked at: the keys that lead there from the first view, and what is on the screen then.
@@ -53,6 +55,38 @@ def test_a_site_looks_as_it_did(size: tuple[int, int], run: Path, snap_compare: 
         await until_said(pilot, "conv1:grad · step 59")
         press(pilot, "enter")
         await until_said(pilot, "conv1:grad  mean", "6 histograms", "step 50")
+
+    assert snap_compare(viewer(run), terminal_size=size, run_before=go)
+
+
+@pytest.mark.parametrize("size", SIZES[:2], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_a_report_looks_as_it_did(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snap_compare: Callable[..., bool]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run(Path("runs/cnn"), steps=0, layers=LAYERS[:8], status="died")
+    add_reports(run)
+
+    async def go(pilot: Pilot[Any]) -> None:
+        await until_said(pilot, "✗ `fc1` got 1600 features", "Open")
+
+    assert snap_compare(viewer(run), terminal_size=size, run_before=go)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("keys", ["", "o"], ids=["modules", "operations"])
+def test_shapes_look_as_they_did(
+    keys: str, size: tuple[int, int], run: Path, snap_compare: Callable[..., bool]
+) -> None:
+    add(run, "document", "graph", made_graph().to_json())
+    add_reports(run)
+
+    async def go(pilot: Pilot[Any]) -> None:
+        await until_said(pilot, "✗ `fc1` got 1600 features")
+        press(pilot, "5")
+        await until(pilot, lambda: pilot.app.screen.query_one(ShapeList).has_focus)
+        press(pilot, *keys)
+        await until_said(pilot, "✗ fc1", "13 operations" if keys else "11 module calls")
 
     assert snap_compare(viewer(run), terminal_size=size, run_before=go)
 

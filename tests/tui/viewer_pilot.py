@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from made_runs import make_run
+from made_runs import made_report, make_run
 from textual.events import Key
 from textual.pilot import Pilot
 
+from tensorscope.reports import ShapeReport
 from tensorscope.run.schema import file_name
 from tui.app import Viewer
 
@@ -83,3 +84,10 @@ def add_findings(folder: Path) -> None:
         "hint": "look there for a division by 0, or the log of 0; clamp or add an epsilon",
     }  # fmt: skip
     add(folder, "document", "findings", json.dumps([lesser, worse]))
+
+
+def add_reports(folder: Path, *reports: ShapeReport) -> None:
+    """Let a run have met shape errors; the last one is what ended it."""
+    chosen = reports or (made_report(),)
+    add(folder, "document", "reports", json.dumps([report.to_json() for report in chosen]))
+    add(folder, "meta", "error", json.dumps(chosen[-1].error))

@@ -15,6 +15,8 @@ from tui.widgets.header import RunHeader
 from tui.widgets.layers import LayersView
 from tui.widgets.notice import Notice
 from tui.widgets.overview import OverviewView
+from tui.widgets.report import ReportView
+from tui.widgets.shapes import ShapesView
 from tui.widgets.views import View, ViewTabs
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from tui.source import Source
 
 NOTICE = "notice"
-VIEWS = ("overview", "layers", "gradients", "findings")
+VIEWS = ("overview", "layers", "gradients", "findings", "shapes", "report")
 STEPS = Binding.Group("Step", compact=True)
 
 
@@ -52,7 +54,8 @@ class RunScreen(LiveScreen):
         super().__init__(source)
         self.wait = wait
         self.views: dict[str, View] = {
-            view.id or "": view for view in (OverviewView(), LayersView(), GradientsView(), FindingsView())
+            view.id or "": view
+            for view in (OverviewView(), LayersView(), GradientsView(), FindingsView(), ShapesView(), ReportView())
         }
         self.active = "overview"
         self.until: int | None = None
@@ -88,16 +91,23 @@ class RunScreen(LiveScreen):
         self._trouble = self._header.trouble = ""
         self._header.head = self._tabs.head = snapshot.head
         self._say_what_changed(snapshot, before)
+        self._open_on_the_report(snapshot.head)
+        self.refresh_bindings()
         if snapshot.answer is None:
             return
         self.snapshot = snapshot
-        if snapshot.head.last_step < 0:
+        if snapshot.question != self.question():
+            self.poll()
+        elif snapshot.head.last_step < 0 and self.views[self.active].needs_steps:
             self._nothing_yet(snapshot.head)
-        elif snapshot.question == self.question():
+        else:
             self.views[self.active].show(snapshot.answer, snapshot.head)
             self._reveal()
-        else:
-            self.poll()
+
+    def _open_on_the_report(self, head: Head) -> None:
+        """Show why a run died of a shape error, unless something else is being looked at."""
+        if head.status == "died" and head.reports and self.active == VIEWS[0] and self._switcher.current == NOTICE:
+            self.action_show("report")
 
     def _reveal(self) -> None:
         if self._switcher.current != self.active:
@@ -111,7 +121,8 @@ class RunScreen(LiveScreen):
         elif before is not None and before.head.status == "running" != snapshot.head.status:
             bad = snapshot.head.status == "died"
             step = f" at step {snapshot.head.last_step}" if snapshot.head.last_step >= 0 else ""
-            self.notify(f"The run {said(snapshot.head.status)}{step}.", severity="error" if bad else "information")
+            why = f" Key {len(VIEWS)} shows why." if bad and snapshot.head.reports else ""
+            self.notify(f"The run {said(snapshot.head.status)}{step}.{why}", severity="error" if bad else "information")
 
     def _nothing_yet(self, head: Head) -> None:
         if head.status == "running":
@@ -137,11 +148,14 @@ class RunScreen(LiveScreen):
     def action_show(self, name: str) -> None:
         """Switch to a view."""
         self.active = self._tabs.active = name
-        if self._switcher.current != NOTICE:
+        if self._switcher.current != NOTICE and not (self.views[name].needs_steps and self._has_no_step()):
             self._switcher.current = name
             self.views[name].enter()
         self.refresh_bindings()
         self.poll()
+
+    def _has_no_step(self) -> bool:
+        return self.snapshot is None or self.snapshot.head.last_step < 0
 
     def action_pause(self) -> None:
         """Stop following the run at the newest step, or follow it again."""
@@ -171,6 +185,8 @@ class RunScreen(LiveScreen):
         """Hide what leads nowhere."""
         if action == "leave":
             return len(self.app.screen_stack) > 2
+        if action == "show" and parameters == ("report",):
+            return self._header.head is not None and self._header.head.reports > 0
         return super().check_action(action, parameters)
 
     def on_question_changed(self) -> None:

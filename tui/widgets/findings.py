@@ -33,7 +33,7 @@ NOT_PLACES = {"input", "loss", "optimizer"}  # sites of findings that are no lin
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One line of the list: a finding, the explained error that ended the run, or a note of the recorder."""
+    """One line of the list: a finding, or a note of the recorder."""
 
     severity: str
     title: str
@@ -44,11 +44,7 @@ class Item:
 
 
 def items_of(answer: Diagnosis) -> list[Item]:
-    """Explained errors first, then findings, then notes."""
-    reports = [
-        Item("error", text.strip().splitlines()[0] if text.strip() else "error", text=text, rule="error explained")
-        for text in answer.reports
-    ]
+    """Findings first, then notes."""
     findings = [
         Item(str(f.severity), f.summary, f, steps=_steps(f.first_step, f.last_step), rule=f.rule)
         for f in answer.findings
@@ -57,7 +53,7 @@ def items_of(answer: Diagnosis) -> list[Item]:
         Item("info", text.splitlines()[0] if text else "", text=text, steps=grouped(step), rule="while recording")
         for step, text in answer.notes
     ]
-    return reports + findings + notes
+    return findings + notes
 
 
 class FindingList(Rows):
@@ -128,7 +124,7 @@ class FindingsView(View):
         yield self._switcher
 
     def question(self, until: int | None) -> AskDiagnosis:
-        """Findings, reports, notes."""
+        """Findings and notes."""
         return AskDiagnosis(until)
 
     def show(self, answer: Answer, head: Head) -> None:

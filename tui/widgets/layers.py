@@ -210,6 +210,7 @@ class LayersView(View):
     """The tree, and the whole name of the line under the cursor."""
 
     label = "Layers"
+    needs_steps = False
     DEFAULT_CSS = """
     LayersView { #where { dock: bottom; height: 1; padding: 0 1; color: $text-muted; } LayerTree { padding: 0 1; } }
     """

@@ -155,9 +155,10 @@ def healthy(head: Head) -> str:
 
 def summary(answer: Overview, head: Head) -> Content:
     """The findings in one line each, or a plain word that there are none."""
-    if not answer.findings:
+    mark, color = palette.severity_mark("error")
+    lines = [Content.assemble((f"{mark} ", f"bold {color}"), title) for title in answer.errors[:3]]
+    if not answer.findings and not lines:
         return Content.assemble(("✓ ", palette.STATUS["running"][1]), healthy(head))
-    lines = []
     for finding in answer.findings[:6]:
         mark, color = palette.severity_mark(finding.severity)
         where = f"{finding.site} " if finding.site and finding.site not in finding.summary else ""

@@ -19,6 +19,7 @@ class View(Container):
     """A part of the run's screen that asks one question and shows its answer."""
 
     label = ""
+    needs_steps = True  # whether there is nothing to show before the first step
 
     def question(self, until: int | None) -> Question:
         """What it wants to know, as of a step or as of now."""
@@ -58,13 +59,26 @@ class ViewTabs(Widget):
         narrow = self.app.size.width < 60
         parts = []
         for number, (name, label) in enumerate(self.labels.items(), 1):
+            if name == "report" and not (self.head and self.head.reports):
+                continue
             said = f" {number}" if narrow and name != self.active else f" {number} {label}"
             style = "bold reverse" if name == self.active else "$text-muted"
             parts.append(Content.styled(said, style).stylize(f"@click=screen.show('{name}')"))
-            if name == "findings" and self.head is not None and self.head.worst is not None:
-                mark, color = palette.severity_mark(self.head.worst)
+            mark, color = _found(name, self.head)
+            if mark:
                 background = " reverse" if name == self.active else ""
-                parts.append(Content.styled(f" {mark}{self.head.findings}", f"bold {color}{background}"))
+                parts.append(Content.styled(f" {mark}", f"bold {color}{background}"))
             parts.append(Content.styled(" ", style))
             parts.append(Content(" "))
         return Content.assemble(*parts)
+
+
+def _found(name: str, head: Head | None) -> tuple[str, str]:
+    """The sign beside a view's name that something is to be seen there, and its colour."""
+    if head is not None and name == "findings" and head.worst is not None:
+        mark, color = palette.severity_mark(head.worst)
+        return f"{mark}{head.findings}", color
+    if head is not None and name == "report" and head.reports:
+        mark, color = palette.severity_mark("error")
+        return f"{mark}{head.reports}", color
+    return "", ""

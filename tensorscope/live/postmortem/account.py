@@ -12,7 +12,7 @@ from torch import nn
 
 from tensorscope.errors import ShapeError
 from tensorscope.live.postmortem.calls import operand
-from tensorscope.live.postmortem.gradients import autograd_chain, of_backward
+from tensorscope.live.postmortem.gradients import autograd_chain, of_backward, of_checkpoint
 from tensorscope.live.postmortem.mismatch_ranks import unpacked
 from tensorscope.live.postmortem.mismatches import find_mismatch
 from tensorscope.live.postmortem.replay import Edit, replay
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tensorscope.live.postmortem.replay import Step
     from tensorscope.live.postmortem.scene import Mismatch, Scene
     from tensorscope.live.postmortem.source import Place
+    from tensorscope.reports import Operand
 
 _OPERATORS = {
     ast.Add: "add",
@@ -41,13 +42,14 @@ _OPERATORS = {
     ast.BitOr: "bitwise_or",
 }
 _ONLY_READ = "only the traceback was read: running it again did not fail the same way"
+_FEW = 4  # entries of a list that are looked at
 _LONGEST = 12  # operations of a chain that are told
 
 
 def account(crash: Crash, scene: Scene, model: nn.Module | None, *, real: bool) -> ShapeReport:
     """The report on an error that could be made to happen again."""
     special = unpacked(scene)
-    found, operands = special or (find_mismatch(scene), scene.operands())
+    found, operands = special or (find_mismatch(scene), scene.operands() or _operands_at(scene))
     names = scene.replay.provenance.names
     first = found.blamed[0][1] if found.blamed else None
     return ShapeReport(
@@ -71,18 +73,20 @@ def from_frames(crash: Crash, model: nn.Module | None) -> ShapeReport:
     """The report on an error that could not be made to happen again: what its frames tell."""
     last, scene = crash.levels[-1], crash.scene
     told = isinstance(crash.error, ShapeError)
-    module, backward = crash.module, of_backward(crash)
-    tensors = dict(_tensors_at(last if scene is None or (last.module is not None and not told) else scene))
+    module, backward = crash.module, of_backward(crash) or of_checkpoint(crash)
+    ours = last if scene is None or (last.module is not None and not told) else scene
+    tensors = dict(_tensors_at(ours)) or dict(_tensors_at(last))
     tensors = backward["tensors"] if backward is not None else tensors
+    extra = backward.get("operands", ()) if backward is not None else ()
     newest = next((tensor for tensor in tensors.values() if tensor.grad_fn is not None), None)
     notes = () if told or backward is not None else (_ONLY_READ,)
     return ShapeReport(
         title=backward["title"] if backward is not None else _quoted(crash, told=told),
         error=_said(crash.error),
-        op="backward" if backward is not None else _op_of(crash),
+        op=backward["op"] if backward is not None else _op_of(crash),
         module=_name_in(crash, model),
         module_type=type(module).__name__ if module is not None else "",
-        operands=tuple(operand(name, tensor) for name, tensor in tensors.items()),
+        operands=tuple(operand(name, tensor) for name, tensor in tensors.items()) + extra,
         where=_place(crash.user),
         origin=tuple(autograd_chain(newest, scene)) if newest is not None else (),
         fixes=backward.get("fixes", ()) if backward is not None else (),
@@ -182,7 +186,15 @@ def _name_of(node: ast.AST | None) -> str:
         return _OPERATORS.get(type(node.op), "")
     if isinstance(node, ast.Call):
         return written(node.func).rpartition(".")[2]
+    if isinstance(node, ast.Attribute):
+        return node.attr
     return {ast.Subscript: "getitem", ast.Tuple: "unpack", ast.List: "unpack"}.get(type(node), "")
+
+
+def _operands_at(scene: Scene) -> tuple[Operand, ...]:
+    """The tensors on a line that failed outside of any call that is known."""
+    level = scene.failure.crash.scene
+    return tuple(operand(name, tensor) for name, tensor in _tensors_at(level)) if level is not None else ()
 
 
 def _tensors_at(level: Level) -> Iterator[tuple[str, torch.Tensor]]:
@@ -196,9 +208,12 @@ def _tensors_at(level: Level) -> Iterator[tuple[str, torch.Tensor]]:
             value = values.get(part.id)
         elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
             value = getattr(values.get(part.value.id), part.attr, None)
-        if isinstance(value, torch.Tensor) and id(value) not in seen:
-            seen.add(id(value))
-            yield written(part), value
+        entries = list(value)[:_FEW] if isinstance(value, list | tuple) else []
+        named = [(f"{written(part)}[{index}]", entry) for index, entry in enumerate(entries)]
+        for name, tensor in [(written(part), value), *named]:
+            if isinstance(tensor, torch.Tensor) and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor
 
 
 def _origins(scene: Scene, found: Mismatch) -> Iterator[OriginStep]:
@@ -209,7 +224,8 @@ def _origins(scene: Scene, found: Mismatch) -> Iterator[OriginStep]:
         yield _step(scene, last, "")
         yield from (_step(scene, scene.replay.steps[index], "") for index in last.sources)
     if not found.blamed and scene.op:
-        made = [(r, t) for r, t in scene.call.tensors().items() if not scene.replay.weight(t)]
+        tensors = scene.call.tensors()
+        made = [(r, t) for r, t in tensors.items() if not scene.replay.weight(t)] or list(tensors.items())
         yield from (step for role, _ in made[:1] for step in _chain(scene, scene.call.text(role), []))
     for name in list(dict.fromkeys(name for name, _, _ in found.blamed))[:2]:
         chain = list(_chain(scene, name, [axis for other, axis, _ in found.blamed if other == name]))
@@ -233,6 +249,9 @@ def _chain(scene: Scene, name: str, axes: list[Axis]) -> Iterator[OriginStep]:
         given = scene.program.given.get(source)
         if given is not None:
             yield OriginStep("input", source, tuple(given.shape), source, operand=name)
+            if scene.program.scope == "line":  # which it had been made before
+                before = autograd_chain(given, scene.failure.crash.scene)
+                yield from (replace(step, operand=name) for step in before)
 
 
 def _makers(scene: Scene, axis: Axis, maker: int | None) -> Iterator[int]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tensorscope.live.postmortem.source import written
-from tensorscope.reports import Fix, OriginStep, shape_text
+from tensorscope.reports import Fix, Operand, OriginStep, shape_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,17 +74,43 @@ def of_backward(crash: Crash) -> dict[str, Any] | None:
         title = f"`{written(node)}`: `{text}` is {shape_text(tuple(root.shape))}, and backward begins at one number"
         line = f"{level.place.file}:{level.place.line}"
         fixes = [Fix(f"`{text}.{name}().backward()`", scope="line", where=line) for name in ("mean", "sum")]
-        return {"title": title, "tensors": {text: root}, "fixes": tuple(fixes)}
+        return {"op": "backward", "title": title, "tensors": {text: root}, "fixes": tuple(fixes)}
     if said := re.search(_SEED, message):
         title = f"`{written(node)}`: the gradient is ({said[1]}) and `{text}` is ({said[2]})"
         fix = Fix(f"`{text}.backward(torch.ones_like({text}))`", scope="line")
-        return {"title": title, "tensors": {text: root} if root is not None else {}, "fixes": (fix,)}
+        seed = written(node.args[0]) if node.args else "gradient"
+        gradient = Operand(seed, _dims(said[1]), *_kind(root))
+        tensors = {text: root} if root is not None else {}
+        return {"op": "backward", "title": title, "tensors": tensors, "operands": (gradient,), "fixes": (fix,)}
     if said := re.search(r"Function (\w+) returned an invalid gradient at index (\d+) - (.*)", message):
         name = re.sub(r"Backward\d*$", "", said[1])
         title = f"`{name}.backward` returns a gradient of another shape than its argument {said[2]}: {said[3]}"
         notes = tuple(f"`{name}` is at {place}" for place in _class_at(root, said[1]))
-        return {"title": title, "tensors": {text: root} if root is not None else {}, "notes": notes}
+        return {"op": "backward", "title": title, "tensors": {text: root} if root is not None else {}, "notes": notes}
     return None
+
+
+def of_checkpoint(crash: Crash) -> dict[str, Any] | None:
+    """What a report says about a checkpoint whose weights have other shapes; None for any other error."""
+    found = re.findall(
+        r"size mismatch for (\S+): .*?shape torch.Size\(\[(.*?)\]\).*?torch.Size\(\[(.*?)\]\)", str(crash.error)
+    )
+    if not found:
+        return None
+    name, saved, own = found[0]
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    title = f"`{name}` is ({saved}) in the checkpoint and ({own}) in the model{more}"
+    pairs = (("in the checkpoint", saved), ("in the model", own))
+    operands = tuple(Operand(f"{name} {where}", _dims(dims), "", "") for where, dims in pairs)
+    return {"op": "load_state_dict", "title": title, "tensors": {}, "operands": operands}
+
+
+def _dims(text: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in text.split(",") if size.strip())
+
+
+def _kind(tensor: torch.Tensor | None) -> tuple[str, str]:
+    return (str(tensor.dtype).removeprefix("torch."), str(tensor.device)) if tensor is not None else ("", "")
 
 
 def _root(level: Level, node: ast.Call) -> torch.Tensor | None:

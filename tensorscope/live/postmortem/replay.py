@@ -243,6 +243,8 @@ class _Watcher(TorchFunctionMode):
         if threading.get_ident() != self._thread:
             return func(*args, **kwargs)
         name = name_of(func)
+        if name == "set":  # of an attribute
+            name = str(getattr(getattr(func, "__self__", None), "__name__", name))
         if name == "backward":
             raise _ReachedError
         place, path = running_place(sys._getframe(1), _START), self._open[-1] if self._open else ""
