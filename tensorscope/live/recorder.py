@@ -174,6 +174,10 @@ class Recorder:
         """End a step here."""
         self._steps.step()
 
+    def tell_first_step(self) -> None:
+        """Write down what the first step has shown so far, and look no further."""
+        self._first_step.end()
+
     def close(self) -> None:
         """Take the hooks off and hand over what is left."""
         self._hooks.remove()

@@ -122,6 +122,7 @@ class Trace:
         from tensorscope.diagnosis.engine import diagnose
         from tensorscope.run.reader import open_run
 
+        guarded(self._recorder, self._recorder.tell_first_step)()
         self._writer.flush()
         run = open_run(self._writer.path)
         try:

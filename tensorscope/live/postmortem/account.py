@@ -62,7 +62,7 @@ def account(crash: Crash, scene: Scene, model: nn.Module | None, *, real: bool) 
         where=_where(crash, scene),
         origin=tuple(_origins(scene, found)),
         formula=formula(first) if first is not None else None,
-        terms=tuple(_all_terms(found, names)),
+        terms=tuple(_all_terms(scene, found, names)),
         got=found.got,
         fits=_fits(scene, found, real=real),
         fixes=try_fixes(scene, found, real=real),
@@ -96,7 +96,8 @@ def from_frames(crash: Crash, model: nn.Module | None) -> ShapeReport:
 
 def _quoted(crash: Crash, *, told: bool) -> str:
     """Torch's words, or our own where the error is one of ours."""
-    text = " ".join(str(crash.error).split("\n")[0].split()) or type(crash.error).__name__
+    lines = [line for line in str(crash.error).splitlines() if line.strip()] or [type(crash.error).__name__]
+    text = " ".join(lines[-1 if "TorchScript" in lines[0] else 0].split())
     expression = crash.scene.place.expression if crash.scene is not None else ""
     subject = f"`{expression}`: " if 0 < len(expression) <= 60 and not told else ""
     return subject + (text if len(text) <= 120 else text[:119] + "…")
@@ -111,11 +112,13 @@ def _path(crash: Crash, scene: Scene, model: nn.Module | None) -> str:
     module = scene.module
     for root in (model, crash.entry.module if crash.entry is not None else None):
         paths = {id(part): path for path, part in root.named_modules()} if root is not None else {}
-        if paths.get(id(module)):
+        if paths.get(id(module)) and not scene.prefix:
             return _plain(paths[id(module)])
     if scene.program.scope == "line":
         # The root holds the modules by the names of variables.
         variable, _, rest = scene.path.partition(".")
+        if scene.prefix:
+            return scene.shown(scene.path)
         return _plain(rest) or (variable if type(module).__module__.startswith("torch.") else "")
     if not scene.path and type(module).__module__.startswith("torch.nn.modules."):
         return _called(crash)
@@ -264,15 +267,17 @@ def _makers(scene: Scene, axis: Axis, maker: int | None) -> Iterator[int]:
 
 
 def _step(scene: Scene, step: Step, name: str) -> OriginStep:
-    is_layer = bool(step.module) and type(scene.root.get_submodule(step.module)).__module__.startswith("torch.nn.")
-    label = step.module if is_layer else step.op
-    return OriginStep(step.op, step.module, step.shapes[0] if step.shapes else (), label, _of(step.place), operand=name)
+    layer = dict(scene.root.named_modules()).get(step.module, scene.root)
+    module = scene.shown(step.module)
+    label = module if module and type(layer).__module__.startswith("torch.nn.") else step.op
+    return OriginStep(step.op, module, step.shapes[0] if step.shapes else (), label, _of(step.place), operand=name)
 
 
-def _all_terms(found: Mismatch, names: Mapping[InputAxis, str]) -> Iterator[tuple[str, str]]:
+def _all_terms(scene: Scene, found: Mismatch, names: Mapping[InputAxis, str]) -> Iterator[tuple[str, str]]:
     several = len({name for name, _, _ in found.blamed}) > 1
     for name, axis, _ in found.blamed[:4]:
-        for term, said in terms(axis, names):
+        for term, text in terms(axis, names):
+            said = text.replace(f"`{scene.prefix}", "`") if scene.prefix else text
             yield term, f"{said}, in `{name}`" if several else said
 
 

@@ -88,7 +88,8 @@ class Call:
 def operand(name: str, tensor: torch.Tensor) -> Operand:
     """A tensor, as a report keeps it."""
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return Operand(name, tuple(int(size) for size in tensor.shape), dtype, str(tensor.device))
+    sizes = () if tensor.is_nested else tuple(int(size) for size in tensor.shape)
+    return Operand(name, sizes, dtype, str(tensor.device))
 
 
 def read_call(func: Any, op: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:

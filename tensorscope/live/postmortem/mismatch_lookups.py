@@ -35,6 +35,8 @@ def embedding(scene: Scene) -> Mismatch | None:
         [(call.text("weight"), scene.axes(table)[0], high + 1)],
     )
     found.got = f"`{call.text('input')}` {shape_text(tuple(ids.shape))} holds ids from {low} to {high}"
+    counted = ids.ndim and ids.shape[-1] == high + 1 and low == 0  # positions, as many as there are
+    found.blamed += [(call.text("input"), axis, rows if counted else None) for axis in scene.axes(ids)[-1:]]
     if high >= rows and low >= 0:
         remedy = scene.rebuild(scene.path, 10, num_embeddings=high + 1) if scene.depth else None
         found.remedies += [remedy] if remedy is not None else []

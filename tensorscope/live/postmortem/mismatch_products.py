@@ -194,7 +194,8 @@ def _turned(scene: Scene, left: str, right: str) -> Iterator[Remedy]:
     if max(a.ndim, b.ndim) > 4:
         return
     for order in permutations(range(b.ndim)):
-        if b.ndim > 2 and _fit(a, b.permute(order)) and order[0] == 0:
+        swaps_last = order == (*range(b.ndim - 2), b.ndim - 1, b.ndim - 2)
+        if b.ndim > 2 and _fit(a, b.permute(order)) and order[0] == 0 and not swaps_last:
             yield scene.transform(right, f".permute{order}", 40)
 
 

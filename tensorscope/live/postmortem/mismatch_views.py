@@ -166,7 +166,7 @@ def _other_size(scene: Scene, sizes: list[int], elements: int) -> Iterator[Remed
         old, said[place] = said[place], str(elements // others)
         if place == 0:
             said[place] = "-1"
-        text = f"`{_method(scene, said)}`: {elements // others} in place of {old}"
+        text = f"`{_method(scene, said)}`: {said[place]} in place of {old}"
         yield Remedy(text, _resized(scene, new), scene.line, rank)
     yield from _inferred(scene, sizes, elements)
 

@@ -89,7 +89,8 @@ def _resized(scene: Scene, found: Mismatch, got: int, wanted: int) -> Iterator[R
 
 
 def _quoted(scene: Scene) -> str:
-    said = re.sub(r"\s+", " ", scene.message.strip().partition("\n")[0])
+    lines = [line for line in scene.message.splitlines() if line.strip()] or [""]
+    said = " ".join(lines[-1 if "TorchScript" in lines[0] else 0].split())
     text = said if len(said) <= 110 else said[:109] + "…"
     return f"{scene.subject}: {text[:1].lower() + text[1:] if text[1:2].islower() else text}" if text else scene.subject
 

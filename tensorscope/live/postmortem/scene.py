@@ -77,11 +77,13 @@ class Scene:
         failure: what that ended with.
         path: dotted path of the module that was running.
         place: the user's code that was running.
+        outer: the user's code that was running when the error happened first.
         call: the failed call, empty if none is known.
     """
 
     def __init__(self, program: Program, replay: Replay, failure: Failure, outer: Place | None = None) -> None:
         self.place = failure.place or outer
+        self.outer = outer
         self.program = program
         self.replay = replay
         self.failure = failure
@@ -101,7 +103,22 @@ class Scene:
     @cached_property
     def module(self) -> nn.Module:
         """The module that was running."""
-        return self.root.get_submodule(self.path)
+        found: nn.Module = dict(self.root.named_modules()).get(self.path, self.root)
+        return found
+
+    @cached_property
+    def prefix(self) -> str:
+        """What module paths begin with that is no part of the model: the name of the variable that holds it."""
+        variable = self.path.partition(".")[0]
+        holder = self.root._modules.get(variable) if self.program.scope == "line" else None
+        is_own = holder is not None and not type(holder).__module__.startswith("torch.")
+        # A method's own object is not spoken of.
+        is_self = self.outer is not None and self.outer.code.co_varnames[:1] == (variable,)
+        return f"{variable}." if is_own and is_self else ""
+
+    def shown(self, path: str) -> str:
+        """A module's path as its user knows it."""
+        return path.removeprefix(self.prefix).replace("_orig_mod.", "")
 
     @cached_property
     def depth(self) -> int:
@@ -120,7 +137,7 @@ class Scene:
     def subject(self) -> str:
         """Who failed: a module of torch's by its path, else the user's expression."""
         if self.depth and self.path:
-            return f"`{self.path}`"
+            return f"`{self.shown(self.path)}`"
         text = written(self.node)
         return f"`{text}`" if text and len(text) <= 60 else f"`{self.op}`"
 
@@ -132,7 +149,8 @@ class Scene:
     def operands(self) -> tuple[Operand, ...]:
         """The tensors of the failed call as a reader knows them: a module's arguments as they were given to it."""
         call = self.call
-        if call.op in _OPS.values() and (given := self._module_call()) is not None:
+        is_whole = call.op in _OPS.values() or isinstance(self.module, nn.RNNBase | nn.RNNCellBase)
+        if is_whole and (given := self._module_call()) is not None:
             given.texts.update(self._texts(given))
             call = given
         tensors = call.tensors()
@@ -170,7 +188,7 @@ class Scene:
         if text is not None:
             said = f"`{attached(text, suffix)}` in place of `{text}`"
         elif self.depth and self.path:
-            said = f"pass the {role.replace('_', ' ')} of `{self.path}` through `{suffix}`"
+            said = f"pass the {role.replace('_', ' ')} of `{self.shown(self.path)}` through `{suffix}`"
         else:
             said = f"`{suffix}` on the {role}"
         return Remedy(said, self.changing(role, change), self.line, rank)
@@ -206,7 +224,7 @@ class Scene:
         """Where an earlier operation was called; None if that is not the user's own line."""
         if step.place is None:
             return None
-        owner = self.root.get_submodule(step.module)
+        owner = dict(self.root.named_modules()).get(step.module, self.root)
         inside = type(owner).__module__.startswith("torch.")
         return (step.place.code, step.place.lasti, step.op, step.module if inside else None)
 
@@ -238,7 +256,11 @@ class Scene:
         if not can_rebuild(module):
             return None
         edit = Edit(modules={path: lambda old: rebuilt(old, changes)})
-        text = f"make `{path}` `{constructor(module, changes)}`" if path else f"`{constructor(module, changes)}`"
+        text = (
+            f"make `{self.shown(path)}` `{constructor(module, changes)}`"
+            if path
+            else f"`{constructor(module, changes)}`"
+        )
         alike = siblings(self.root, path)
         wider = Edit(modules=dict.fromkeys(alike, lambda old: rebuilt(old, changes))) if len(alike) > 1 else None
         return Remedy(text, edit, making_of(self.root, path), rank, wider)
