@@ -124,6 +124,7 @@ class ShapeReport:
         fits: for which input sizes the program would have run, empty if unknown.
         fixes: what to change, the best first.
         notes: what could not be found out, and why.
+        kind: `shape_error`, `dtype_error`, `device_error` or `index_out_of_range`.
     """
 
     title: str
@@ -140,6 +141,7 @@ class ShapeReport:
     fits: str = ""
     fixes: tuple[Fix, ...] = ()
     notes: tuple[str, ...] = ()
+    kind: str = "shape_error"
 
     def __str__(self) -> str:
         facts = self.facts()

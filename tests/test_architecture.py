@@ -29,7 +29,7 @@ ALLOWED = {
     "tables": {"errors", "dims", "events", "reports"},
     "graphs": {"errors", "dims", "events"},
     "run": {"errors", "dims", "events", "reports", "graphs"},
-    "diagnosis": {"errors", "dims", "events", "graphs", "run"},
+    "diagnosis": {"errors", "dims", "events", "reports", "graphs", "run"},
     "plots": {"errors", "dims", "events", "graphs", "run"},
     "live": {"errors", "dims", "contracts", "events", "reports", "tables", "graphs", "run", "diagnosis"},
     "testing": {"errors", "dims", "contracts", "events", "live"},

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SAID = {
     "watch_your_training.py": r"loss 0\.00\d+, recorded in runs/mine",
+    "explain_the_flatten.py": r"(?s)`fc1` got 1600 .*1600 = 64 · 5 · 5.*make `fc1` `nn.Linear\(1600, 128\)`.*\(tried",
     "find_the_nan.py": r"nan_inf at normalise: the first values that are not finite come from .*, at step 30",
 }
 
@@ -30,10 +31,11 @@ def test_the_code_in_the_readme_is_the_example() -> None:
 
 
 def test_the_readme_lists_every_rule() -> None:
-    from tensorscope.diagnosis.engine import RULES
+    from tensorscope.diagnosis.engine import FAMILIES, RULES
 
     readme = (ROOT / "README.md").read_text()
-    assert all(f"`{rule}`" in readme for rule in RULES)
+    rules = [rule for name in RULES for rule in FAMILIES.get(name, (name,))]
+    assert all(f"`{rule}`" in readme for rule in rules)
 
 
 def test_every_picture_in_the_readme_exists() -> None:

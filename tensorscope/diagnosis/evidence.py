@@ -14,6 +14,7 @@ from tensorscope.events import Kind, Site
 if TYPE_CHECKING:
     from tensorscope.diagnosis.thresholds import Thresholds
     from tensorscope.events import Finding
+    from tensorscope.reports import ShapeReport
     from tensorscope.run.reader import Run
 
 Table = npt.NDArray[np.float64]
@@ -63,6 +64,16 @@ class Evidence:
             except RunError:
                 continue
         return None
+
+    @property
+    def reports(self) -> list[ShapeReport]:
+        """The explanations of the errors that the run met."""
+        return self._run.reports
+
+    @property
+    def last_step(self) -> int:
+        """The step under way at the end of the run."""
+        return self._run.steps[-1] if self._run.steps else 0
 
     @property
     def silent(self) -> list[Finding]:

@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from tensorscope.diagnosis.evidence import Evidence
     from tensorscope.events import Finding
 
+IDS = (
+    "loss_broadcasting",
+    "silent_broadcast",
+    "batch_mixing",
+    "axis_order",
+    "softmax_wrong_dim",
+    "mask_ineffective",
+    "future_leak",
+)
+
 
 def silent_shapes(evidence: Evidence) -> Iterator[Finding]:
     """What was found, errors first."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import runpy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from made_runs import LAYERS, made_graph, make_run
 from textual.pilot import Pilot
 from viewer_pilot import add, add_findings, add_reports, press, until, until_said, viewer
 
+from tensorscope import explain
+from tensorscope.reports import ShapeReport
 from tui.widgets.shapes import ShapeList
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "explain_the_flatten.py"
 SIZES = [(80, 24), (120, 40), (200, 50)]
 # What is looked at: the keys that lead there from the first view, and what is on the screen then.
 PLACES = {
@@ -59,13 +65,24 @@ def test_a_site_looks_as_it_did(size: tuple[int, int], run: Path, snap_compare: 
     assert snap_compare(viewer(run), terminal_size=size, run_before=go)
 
 
+def explained_example() -> ShapeReport:
+    """What is said of the example's bug; the example is copied here so that its path is the same everywhere."""
+    source = shutil.copy(EXAMPLE, Path.cwd() / "model.py")
+    model = runpy.run_path(str(source))["SimpleCNN"]()
+    with pytest.raises(RuntimeError) as caught:
+        model(torch.rand(4, 1, 28, 28))
+    report = explain(caught.value)
+    assert report is not None
+    return report
+
+
 @pytest.mark.parametrize("size", SIZES[:2], ids=lambda size: f"{size[0]}x{size[1]}")
 def test_a_report_looks_as_it_did(
     size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snap_compare: Callable[..., bool]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = make_run(Path("runs/cnn"), steps=0, layers=LAYERS[:8], status="died")
-    add_reports(run)
+    add_reports(run, explained_example())
 
     async def go(pilot: Pilot[Any]) -> None:
         await until_said(pilot, "✗ `fc1` got 1600 features", "Open")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -66,6 +67,7 @@ def account(crash: Crash, scene: Scene, model: nn.Module | None, *, real: bool) 
         got=found.got,
         fits=_fits(scene, found, real=real),
         fixes=try_fixes(scene, found, real=real),
+        kind=found.kind,
     )
 
 
@@ -277,7 +279,7 @@ def _all_terms(scene: Scene, found: Mismatch, names: Mapping[InputAxis, str]) ->
     several = len({name for name, _, _ in found.blamed}) > 1
     for name, axis, _ in found.blamed[:4]:
         for term, text in terms(axis, names):
-            said = text.replace(f"`{scene.prefix}", "`") if scene.prefix else text
+            said = re.sub(rf"(?<=[` ]){re.escape(scene.prefix)}", "", text) if scene.prefix else text
             yield term, f"{said}, in `{name}`" if several else said
 
 

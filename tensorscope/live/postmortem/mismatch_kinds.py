@@ -30,9 +30,11 @@ def other_kind(scene: Scene) -> Mismatch | None:
     if not call.tensors():
         return None
     if _DEVICE.search(scene.message) and (found := _devices(scene)):
+        found.kind = "device_error"
         return found
-    if _DTYPE.search(scene.message):
-        return _dtypes(scene) or _unsupported(scene)
+    if _DTYPE.search(scene.message) and (found := _dtypes(scene) or _unsupported(scene)):
+        found.kind = "dtype_error"
+        return found
     return None
 
 

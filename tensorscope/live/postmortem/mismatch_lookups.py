@@ -23,7 +23,7 @@ def embedding(scene: Scene) -> Mismatch | None:
     if ids is None or table is None:
         return None
     if ids.is_floating_point():
-        found = Mismatch(f"{scene.subject} takes whole numbers and got {_dtype(ids)}")
+        found = Mismatch(f"{scene.subject} takes whole numbers and got {_dtype(ids)}", kind="dtype_error")
         found.remedies.append(scene.transform("input", ".long()", 5))
         return found
     if "out of range" not in scene.message or not ids.numel() or ids.is_meta:
@@ -35,6 +35,7 @@ def embedding(scene: Scene) -> Mismatch | None:
         [(call.text("weight"), scene.axes(table)[0], high + 1)],
     )
     found.got = f"`{call.text('input')}` {shape_text(tuple(ids.shape))} holds ids from {low} to {high}"
+    found.kind = "index_out_of_range"
     counted = ids.ndim and ids.shape[-1] == high + 1 and low == 0  # positions, as many as there are
     found.blamed += [(call.text("input"), axis, rows if counted else None) for axis in scene.axes(ids)[-1:]]
     if high >= rows and low >= 0:
@@ -80,6 +81,7 @@ def _beyond(scene: Scene, x: Tensor, index: Tensor, dim: int) -> Mismatch | None
     title = f"{scene.subject}: index {bad} is not within the {size} of axis {dim % x.ndim}"
     found = Mismatch(title, [(call.text("input"), scene.axes(x)[dim], high + 1)])
     found.got = f"`{call.text('index')}` {shape_text(tuple(index.shape))} holds {low} to {high}"
+    found.kind = "index_out_of_range"
     found.remedies += [r for r in (scene.resized_producer(scene.axes(x)[dim], high + 1, 15),) if r is not None]
     for other in range(x.ndim):
         if x.shape[other] > high and other != dim % x.ndim and "dim" in call.slots:
@@ -133,6 +135,7 @@ def indexed(scene: Scene) -> Mismatch | None:
         span = f"indices 0 to {size - 1}" if size else "no entries"
         title = f"{scene.subject}: index {index} on axis {dim} of `{text}`, which has {span}"
         found = Mismatch(title, [(text, axis, index + 1)] if axis is not None else [])
+        found.kind = "index_out_of_range"
         found.remedies += _nearest(scene, index, size)
         if axis is not None and (remedy := scene.resized_producer(axis, index + 1, 30)) is not None:
             found.remedies.append(remedy)
@@ -199,7 +202,7 @@ def one_hot(scene: Scene) -> Mismatch | None:
         return found
     high, count = int(ids.max()), next((v for v in call.roles.values() if type(v) is int), -1)
     title = f"{scene.subject}: class {high} is not below the number of classes, {count}"
-    found = Mismatch(title)
+    found = Mismatch(title, kind="index_out_of_range")
     role = next((role for role, value in call.roles.items() if type(value) is int), None)
     if role is not None and high >= count:
         edit = scene.changing(role, lambda _: high + 1)

@@ -74,7 +74,7 @@ def _beyond(scene: Scene, logits: Tensor, target: Tensor, place: int) -> Mismatc
     bad = high if high >= count else low
     axis = scene.axes(logits)[place]
     title = f"{scene.subject}: class {bad} is not within the {count} classes of `{call.text('input')}`"
-    found = Mismatch(title, [(call.text("input"), axis, high + 1)])
+    found = Mismatch(title, [(call.text("input"), axis, high + 1)], kind="index_out_of_range")
     found.got = f"`{call.text('target')}` holds classes {low} to {high}"
     if (remedy := scene.resized_producer(axis, high + 1, 12)) is not None:
         found.remedies.append(remedy)

@@ -90,7 +90,7 @@ def _resized(scene: Scene, found: Mismatch, got: int, wanted: int) -> Iterator[R
 
 def _quoted(scene: Scene) -> str:
     lines = [line for line in scene.message.splitlines() if line.strip()] or [""]
-    said = " ".join(lines[-1 if "TorchScript" in lines[0] else 0].split())
+    said = " ".join(lines[-1 if "TorchScript" in lines[0] else 0].removeprefix("RuntimeError: ").split())
     text = said if len(said) <= 110 else said[:109] + "…"
     return f"{scene.subject}: {text[:1].lower() + text[1:] if text[1:2].islower() else text}" if text else scene.subject
 

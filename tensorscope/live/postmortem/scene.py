@@ -58,6 +58,7 @@ class Mismatch:
         blamed: the dimensions at fault: (what to call the tensor, its axis, the size it should have had or None).
         got: what was wrong with the values.
         remedies: changes that may help.
+        kind: see `reports.ShapeReport`.
         layout: whether an operand with its axes in another order, or more or fewer of them, may help.
     """
 
@@ -66,6 +67,7 @@ class Mismatch:
     got: str = ""
     remedies: list[Remedy] = field(default_factory=list)
     layout: bool = False
+    kind: str = "shape_error"
 
 
 class Scene:

@@ -36,10 +36,10 @@ class Fitting:
 
 def formula(axis: Axis) -> str | None:
     """The axis' size as arithmetic, `1600 = 64 · 5 · 5`; None if it was given just so."""
-    if axis.kind is Kind.PRODUCT:
-        return f"{axis.size} = {' · '.join(str(term.size) for term in _terms(axis))}"
-    if axis.kind is Kind.SUM:
-        return f"{axis.size} = {' + '.join(str(term.size) for term in _terms(axis))}"
+    sign = {Kind.PRODUCT: " · ", Kind.SUM: " + "}.get(axis.kind)
+    if sign is not None:
+        found = _terms(axis)
+        return f"{axis.size} = {sign.join(str(term.size) for term in found)}" if len(found) > 1 else None
     if axis.kind in {Kind.WINDOW, Kind.SLICE}:
         return _by_rule(axis)
     if axis.kind is Kind.PART and len(axis.parts) == 1:
