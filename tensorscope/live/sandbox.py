@@ -47,7 +47,13 @@ def imagined(model: nn.Module) -> Iterator[Callable[[Any], Any]]:
     Nothing is computed, so a model too large for this machine will do. Weights on the meta device are imagined on the
     CPU, where their inputs are.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with imagined_in(model, FakeTensorMode(allow_non_fake_inputs=True)) as imagine:
+        yield lambda value: tree_map_only(torch.Tensor, imagine, value)
+
+
+@contextmanager
+def imagined_in(model: nn.Module, mode: FakeTensorMode) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """The same in a mode of the caller's, such as one whose sizes may be symbols; yields what imagines a tensor."""
     made: dict[int, torch.Tensor] = {}
 
     def imagine(tensor: torch.Tensor) -> torch.Tensor:
@@ -56,7 +62,7 @@ def imagined(model: nn.Module) -> Iterator[Callable[[Any], Any]]:
         return made[id(tensor)]
 
     with quiet(), swapped(model, imagine), kept_random_state(), mode:
-        yield lambda value: tree_map_only(torch.Tensor, imagine, value)
+        yield imagine
 
 
 @contextmanager
@@ -167,17 +173,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.disabled = disabled
-
-
-@contextmanager
-def imagined_in(model: nn.Module, mode: FakeTensorMode) -> Iterator[None]:
-    """Give the model weights without data, of a mode of the caller's, such as one whose sizes may be symbols."""
-    made: dict[int, torch.Tensor] = {}
-
-    def imagine(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in made:
-            made[id(tensor)] = mode.from_tensor(tensor) if tensor.device.type != "meta" else _unmeta(tensor, mode)
-        return made[id(tensor)]
-
-    with quiet(), swapped(model, imagine), kept_random_state(), mode:
-        yield

@@ -16,11 +16,12 @@ from torch.overrides import TorchFunctionMode
 from tensorscope.graphs.graph import Role, Value
 from tensorscope.live.shapes import contract_of, named_dims
 from tensorscope.live.tensors import leaves
+from tensorscope.live.unseen import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
-    from types import FrameType, TracebackType
+    from types import FrameType
 
     from tensorscope.live.silent.watch import Watch
 
@@ -109,7 +110,7 @@ class Transcript(TorchFunctionMode):
 
     def safely(self) -> AbstractContextManager[None]:
         """Around our own looking at tensors: it is not written down, and an error in it ends the transcript alone."""
-        return _Safely(self)
+        return Unseen(self)
 
     def begin(self, path: str, *, opaque: bool = False) -> None:
         """A module's forward begins; of an opaque one only what comes out is written down."""
@@ -294,24 +295,6 @@ def _tell(watch: Watch, func: Any, given: tuple[Any, dict[str, Any]], result: ob
     if watch.error is None:
         with watch.safely():
             watch.see(name_of(func), *given, result, path, line)
-
-
-class _Safely:
-    """See `Transcript.safely`."""
-
-    def __init__(self, transcript: Transcript) -> None:
-        self.transcript = transcript
-        self.unseen = torch._C.DisableTorchFunction()
-
-    def __enter__(self) -> None:
-        self.unseen.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
-        self.unseen.__exit__(None, None, None)
-        if not isinstance(error, Exception):
-            return False
-        self.transcript.error = error.with_traceback(None)  # a traceback would keep tensors alive
-        return True
 
 
 def described(tensor: torch.Tensor) -> Value:

@@ -6,8 +6,6 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
 from tensorscope.events import Finding, Severity
 from tensorscope.live.silent.axes import Axis, Kind
 from tensorscope.live.silent.broadcasting import Broadcasting
@@ -18,11 +16,13 @@ from tensorscope.live.silent.masking import Masking
 from tensorscope.live.silent.normalizing import Normalizing
 from tensorscope.live.silent.sequences import Sequences
 from tensorscope.live.tensors import leaves
+from tensorscope.live.unseen import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
-    from types import TracebackType
+
+    import torch
 
 _MOST = 20_000  # operations after which no more are looked at
 _ENDS = frozenset({"backward", "grad"})  # of the part of a step in which shapes matter
@@ -55,7 +55,7 @@ class Watch:
 
     def safely(self) -> AbstractContextManager[None]:
         """Around telling it something: an error ends the watch alone, and nobody's mode sees what it computes."""
-        return _Safely(self)
+        return Unseen(self)
 
     def take(self, tensor: torch.Tensor) -> None:
         """The model is given a tensor."""
@@ -144,21 +144,3 @@ def _finding(mistake: Mistake, modules: int) -> Finding:
         evidence=dict(mistake.evidence),
         hint=mistake.hint,
     )
-
-
-class _Safely:
-    """See `Watch.safely`."""
-
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-        self.unseen = torch._C.DisableTorchFunction()
-
-    def __enter__(self) -> None:
-        self.unseen.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
-        self.unseen.__exit__(None, None, None)
-        if not isinstance(error, Exception):
-            return False
-        self.watch.error = error.with_traceback(None)  # a traceback would keep tensors alive
-        return True
