@@ -91,7 +91,8 @@ class Evidence:
         for row in self.rows(kind=Kind.OUTPUT, gradient=False):
             depth.setdefault(self.sites[row].path, row)
         shapes = self._run.last_shapes()
-        names = [s for s in self.sites if s.kind is Kind.PARAMETER and not s.gradient and len(shapes[s].dims) > 1]
+        weights = [s for s in self.sites if s.kind is Kind.PARAMETER and not s.gradient]
+        names = [s for s in weights if s in shapes and len(shapes[s].dims) > 1]
         return [str(name) for name in sorted((n for n in names if n.module in depth), key=lambda n: depth[n.module])]
 
     def has_learned(self) -> bool:
