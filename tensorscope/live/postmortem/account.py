@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tensorscope.errors import ShapeError
+from tensorscope.live.postmortem.axes import Kind
 from tensorscope.live.postmortem.calls import operand
 from tensorscope.live.postmortem.gradients import autograd_chain, of_backward, of_checkpoint
 from tensorscope.live.postmortem.mismatch_ranks import unpacked
@@ -44,6 +45,7 @@ _OPERATORS = {
 }
 _ONLY_READ = "only the traceback was read: running it again did not fail the same way"
 _FEW = 4  # entries of a list that are looked at
+_ABOUT_SIZES = ("shape_error", "index_out_of_range")
 _LONGEST = 12  # operations of a chain that are told
 
 
@@ -52,7 +54,7 @@ def account(crash: Crash, scene: Scene, model: nn.Module | None, *, real: bool) 
     special = unpacked(scene)
     found, operands = special or (find_mismatch(scene), scene.operands() or _operands_at(scene))
     names = scene.replay.provenance.names
-    first = found.blamed[0][1] if found.blamed else None
+    first = found.blamed[0][1] if found.blamed and found.kind in _ABOUT_SIZES else None
     return ShapeReport(
         title=found.title,
         error=_said(crash.error),
@@ -277,7 +279,9 @@ def _step(scene: Scene, step: Step, name: str) -> OriginStep:
 
 def _all_terms(scene: Scene, found: Mismatch, names: Mapping[InputAxis, str]) -> Iterator[tuple[str, str]]:
     several = len({name for name, _, _ in found.blamed}) > 1
-    for name, axis, _ in found.blamed[:4]:
+    for name, axis, wanted in found.blamed[:4] if found.kind in _ABOUT_SIZES else ():
+        if wanted is None and axis.kind is Kind.INPUT:
+            continue  # as it was given, and not said to be wrong
         for term, text in terms(axis, names):
             said = re.sub(rf"(?<=[` ]){re.escape(scene.prefix)}", "", text) if scene.prefix else text
             yield term, f"{said}, in `{name}`" if several else said

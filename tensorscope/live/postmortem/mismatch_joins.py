@@ -47,7 +47,11 @@ def broadcast(scene: Scene) -> Mismatch | None:
     if f"`{call.text(pair[0])}`" == scene.subject:
         title = f"{one} and {other} do not go together: {a.shape[-place]} against {b.shape[-place]}"
     blamed: list[tuple[str, Axis, int | None]] = []
-    for number in (places[-1], *places[:-1]) if len(places) < 3 else (places[-1], places[0]):
+    told: set[tuple[int, int]] = set()
+    for number in (places[-1], *places[:-1]):
+        if (sizes := (a.shape[-number], b.shape[-number])) in told or len(told) == 2:
+            continue  # width as height
+        told.add(sizes)
         two = scene.axes(a)[-number], scene.axes(b)[-number]
         pairs = [(call.text(pair[0]), two[0], two[1].size), (call.text(pair[1]), two[1], two[0].size)]
         # A table is as large as it is; what meets it is at fault.

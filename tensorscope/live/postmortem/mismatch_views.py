@@ -67,10 +67,10 @@ def _axis_size(scene: Scene, x: Tensor) -> int:
 
 def _divisible(scene: Scene, axis: Axis, sizes: Sequence[int]) -> Iterator[Remedy]:
     """An axis that is split into parts that it can't be divided into."""
-    for size in reversed([size for size in sizes[1:] if 1 < size < axis.size]):
-        if axis.size % size and not any(axis.size == s for s in sizes):
+    for size in sizes[1:]:
+        if 1 < size < axis.size and axis.size % size and axis.size // size in sizes and axis.size not in sizes:
             low = axis.size - axis.size % size
-            said = f"sizes that {size} divides: {low} or {low + size} in place of {axis.size}"
+            said = f"a size that {size} divides: {low} or {low + size} in place of {axis.size}"
             yield Remedy(said, None, "", 60)
             return
 

@@ -40,8 +40,8 @@ def formula(axis: Axis) -> str | None:
     if sign is not None:
         found = _terms(axis)
         return f"{axis.size} = {sign.join(str(term.size) for term in found)}" if len(found) > 1 else None
-    if axis.kind in {Kind.WINDOW, Kind.SLICE}:
-        return _by_rule(axis)
+    if axis.kind is Kind.SLICE:
+        return _by_rule(axis)  # of windows the chain of sizes says more
     if axis.kind is Kind.PART and len(axis.parts) == 1:
         whole = axis.parts[0].size
         return f"{axis.size} = {whole} / {whole // axis.size}" if axis.size and whole % axis.size == 0 else None
@@ -70,7 +70,7 @@ def _names(tree: Sequence[Axis], names: Mapping[InputAxis, str] | None) -> Mappi
 
 def _terms(axis: Axis) -> list[Axis]:
     """The axes that the formula of an axis speaks about."""
-    if axis.kind in {Kind.WINDOW, Kind.SLICE, Kind.PART} and formula(axis) is not None:
+    if axis.kind in {Kind.SLICE, Kind.PART} and formula(axis) is not None:
         return [axis.parts[0]]
     if axis.kind not in {Kind.PRODUCT, Kind.SUM}:
         return [axis]

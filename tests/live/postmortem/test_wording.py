@@ -65,8 +65,8 @@ PROGRAMS = [
     (lambda _, x: x.view(4, 6, 2, 5), "5 = 10 / 2", (("10", "`x[2]`"),)),
     (lambda _, x: x.repeat(1, 1, 3), "30 = 10 · 3", (("10", "`x[2]`"), ("3", "given to `repeat`"))),
     (lambda _, x: x.unsqueeze(-1), None, (("1", "made by `unsqueeze`"),)),
-    (lambda _, x: torch.nn.functional.pad(x, (1, 1)), "12 = 10 + 2", (("10", "`x[2]`"),)),
-    (lambda _, x: x.unfold(1, 3, 2).permute(0, 2, 3, 1), "2 = (6 − 3) // 2 + 1", (("6", "`x[1]`"),)),
+    (lambda _, x: torch.nn.functional.pad(x, (1, 1)), None, (("12", "`x[2]`: 10 → pad 12"),)),
+    (lambda _, x: x.unfold(1, 3, 2).permute(0, 2, 3, 1), None, (("2", "`x[1]`: 6 → unfold 2"),)),
     (lambda _, x: x.flatten(1).nonzero()[:, 0], None, (("240", "depends on values (nonzero)"),)),
 ]
 
