@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 from collections import defaultdict
-from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +11,13 @@ import torch
 from torch import nn
 
 from tensorscope.errors import ModelError
+from tensorscope.live.explain import explaining
 from tensorscope.live.rehearsal.forward import Rehearsal, perform, rehearse
 from tensorscope.live.rehearsal.inputs import given as read
 from tensorscope.live.rehearsal.ranges import Trials, constraints
 from tensorscope.live.rehearsal.search import primes, settle
 from tensorscope.live.sandbox import kept_random_state
+from tensorscope.live.silent import mistakes
 from tensorscope.tables import Constraint, Row, ShapeTable, TensorShape
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def _said(error: Exception | None) -> str:
 def _for_real(model: nn.Module, given: Given, run: Rehearsal) -> tuple[Rehearsal, str]:
     """Run a small model on copies, for the error is then its own; or it does run, and only could not be imagined."""
     assert run.error is not None
-    with _explaining(model):
+    with explaining(model):
         if _is_small(model, given, run.sizes):
             real = perform(model, given, run.sizes)
             if real.runs:
@@ -142,22 +141,13 @@ def _is_small(model: nn.Module, given: Given, sizes: dict[str, int]) -> bool:
     return elements <= _SMALL and not any(tensor.is_meta for tensor in tensors)
 
 
-def _explaining(model: nn.Module) -> AbstractContextManager[Any]:
-    """Around what may raise: the explanation becomes a note of the exception."""
-    if importlib.util.find_spec("tensorscope.live.explain") is None:
-        return nullcontext()
-    made: AbstractContextManager[Any] = importlib.import_module("tensorscope.live.explain").explaining(model)
-    return made
-
-
 def _silent_mistakes(
     model: nn.Module, given: Given, original: tuple[tuple[Any, ...], dict[str, Any]], run: Rehearsal
 ) -> tuple[Finding, ...]:
     """What runs and is wrong; looked for where the model is small enough to run."""
-    if not _is_small(model, given, run.sizes) or importlib.util.find_spec("tensorscope.live.silent") is None:
+    if not _is_small(model, given, run.sizes):
         return ()
     try:
-        mistakes = importlib.import_module("tensorscope.live.silent").mistakes
         with kept_random_state():
             torch.manual_seed(0)
             made = given.made(run.sizes)
