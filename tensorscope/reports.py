@@ -194,6 +194,7 @@ class ShapeReport:
 
     def _owner(self) -> str:
         function = self.where.function if self.where else ""
+        function = "" if function == "<module>" else function
         module = f"`{self.module}` ({self.module_type})" if self.module and self.module_type else self.module_type
         if function == f"{self.module_type}.forward":
             return f"`{self.module}` ({function})" if self.module else function
@@ -208,14 +209,16 @@ class ShapeReport:
 def shape_text(dims: tuple[int, ...], names: tuple[str, ...] = ()) -> str:
     """A shape as messages write it: `(4, 1600)`, with names `(batch=4, 1600)`."""
     if not any(names):
-        return f"({', '.join(map(str, dims))})"
+        return f"({', '.join(map(str, dims))}{',' * (len(dims) == 1)})"
     return f"({', '.join(f'{name}={size}' if name else str(size) for size, name in zip(dims, names, strict=True))})"
 
 
 def nearby(file: str) -> str:
     """A path as seen from the working folder, where it is below it."""
-    folder = os.getcwd() + os.sep
-    return file.removeprefix(folder)
+    try:
+        return file.removeprefix(os.getcwd() + os.sep)
+    except OSError:  # the folder is gone
+        return file
 
 
 def _place(where: Where) -> str:
@@ -226,8 +229,8 @@ def _place(where: Where) -> str:
 def _path(origin: tuple[OriginStep, ...]) -> str:
     """One line for each operand that the ways lead to."""
     ways = {step.operand: [s for s in reversed(origin) if s.operand == step.operand] for step in origin}
-    lines = [" → ".join(map(str, way)) for way in ways.values()]
-    return "\n".join(lines)
+    label = "{}: " if len(ways) > 1 else ""
+    return "\n".join(label.format(operand) + " → ".join(map(str, way)) for operand, way in ways.items())
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
+from tensorscope.errors import ShapeError
+from tensorscope.live.panel import install
 from tensorscope.live.postmortem.account import account, from_frames
 from tensorscope.live.postmortem.crash import read_crash
 from tensorscope.live.postmortem.gradients import of_checkpoint
 from tensorscope.live.postmortem.programs import programs
 from tensorscope.live.postmortem.relevance import is_about_tensors
-from tensorscope.live.postmortem.replay import is_small, replay
+from tensorscope.live.postmortem.replay import ONE_AT_A_TIME, is_small, replay
 from tensorscope.live.postmortem.scene import Scene
 from tensorscope.live.sandbox import quiet
 from tensorscope.reports import ShapeReport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from torch import nn
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from tensorscope.live.postmortem.crash import Crash
     from tensorscope.live.postmortem.replay import Failure, Program, Replay
 
+_DEEPEST = 16  # causes of causes
 _ATTRIBUTE = "__tensorscope_report__"
 
 
@@ -46,15 +50,32 @@ def explain(error: BaseException, model: nn.Module | None = None) -> ShapeReport
     """
     if (known := getattr(error, _ATTRIBUTE, None)) is not None:
         return ShapeReport.from_json(known)
-    crash = read_crash(error)
-    if not is_about_tensors(crash):
-        cause = error.__cause__
-        return explain(cause, model) if cause is not None and cause is not error else None
-    with quiet():
+    crash = next(filter(_is_ours, map(read_crash, _causes(error))), None)
+    if crash is None:
+        return None
+    with ONE_AT_A_TIME, quiet():
         report = _report(crash, model)
     with contextlib.suppress(AttributeError):
         setattr(error, _ATTRIBUTE, report.to_json())  # a text, so that the error pickles as before
     return report
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and the ones that it was raised from."""
+    seen: list[BaseException] = []
+    while error not in seen and len(seen) < _DEEPEST:
+        seen.append(error)
+        yield error
+        if error.__cause__ is None:
+            return
+        error = error.__cause__
+
+
+def _is_ours(crash: Crash) -> bool:
+    try:
+        return is_about_tensors(crash)
+    except Exception:  # noqa: BLE001  (such as one whose text cannot be had)
+        return False
 
 
 class explaining:  # noqa: N801  (a context manager, used like a function)
@@ -87,14 +108,12 @@ def attach(error: BaseException, model: nn.Module | None = None) -> ShapeReport 
     noted = hasattr(error, _ATTRIBUTE)
     try:
         report = explain(error, model)
+        if report is not None and not noted:
+            error.add_note(f"\n{report}")
+            install(error, report)
     except Exception as failure:  # noqa: BLE001  (the user's error must come through whatever happens here)
         error.add_note(f"tensorscope could not explain this: {type(failure).__name__}: {failure}")
         return None
-    if report is not None and not noted:
-        error.add_note(f"\n{report}")
-        from tensorscope.live.panel import install
-
-        install(error, report)
     return report
 
 
@@ -109,7 +128,7 @@ def _report(crash: Crash, model: nn.Module | None) -> ShapeReport:
 
 def _from_replay(crash: Crash, model: nn.Module | None) -> ShapeReport | None:
     """Run what failed again, and tell what that showed; None if nothing could be made to fail the same way."""
-    if _has_peers() or of_checkpoint(crash):
+    if _has_peers() or of_checkpoint(crash) or isinstance(crash.error, ShapeError):
         return None
     outer = crash.user.place if crash.user is not None else None
     for program in programs(crash):

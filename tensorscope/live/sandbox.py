@@ -7,7 +7,7 @@ import logging
 import random
 import sys
 import warnings
-from collections import OrderedDict, defaultdict
+from collections import deque
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -92,11 +92,12 @@ def swapped(
 
     Attributes the forward sets, lists it appends to and hooks added meanwhile are gone afterwards.
     """
+    duplicates = _Duplicates(convert)
     with ExitStack() as back:
         for module in [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]:
             attributes = object.__getattribute__(module, "__dict__")
             back.callback(object.__setattr__, module, "__dict__", attributes)
-            replaced = {key: _replaced(value, convert) for key, value in attributes.items()}
+            replaced = {key: duplicates.of(value) for key, value in attributes.items()}
             for key in () if with_hooks else _HOOKS:
                 replaced[key] = _torchs_own(attributes, key)
             object.__setattr__(module, "__dict__", replaced)
@@ -136,19 +137,65 @@ def _unmeta(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
         return nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
 
 
-def _replaced(value: object, convert: Callable[[torch.Tensor], torch.Tensor]) -> object:
-    """A value with its tensors converted; containers are copied so that what is put into them is lost."""
-    if isinstance(value, torch.Tensor):
-        return convert(value)
-    if type(value) is list or type(value) is tuple or type(value) is set:
-        return type(value)(_replaced(entry, convert) for entry in value)
-    if isinstance(value, dict) and type(value) in (dict, OrderedDict, defaultdict):
-        twin = copy.copy(value)
-        for key, entry in twin.items():
-            if isinstance(entry, torch.Tensor | list | tuple | set | dict):
-                twin[key] = _replaced(entry, convert)
+def duplicated(value: Any, convert: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A value with its tensors converted; what holds them is copied, so that what is put into it is lost.
+
+    Lists, tuples, sets, dicts, deques and objects of classes that are neither Python's nor torch's, such as a cache of
+    keys and values, are copied; modules are not.
+    """
+    return _Duplicates(convert).of(value)
+
+
+class _Duplicates:
+    """Copies of what is met, each thing once."""
+
+    def __init__(self, convert: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.convert = convert
+        self._made: dict[int, Any] = {}
+
+    def of(self, value: Any) -> Any:
+        """The copy of a value; the value itself if it holds no state of the program's."""
+        if isinstance(value, torch.Tensor):
+            return self.convert(value)
+        if id(value) not in self._made:
+            made = self._copy(value)
+            if made is not value:
+                self._made[id(value)] = made
+            return made
+        return self._made[id(value)]
+
+    def _copy(self, value: Any) -> Any:
+        if isinstance(value, list | tuple | set | frozenset) and hasattr(type(value), "_fields"):
+            return type(value)(*map(self.of, value))
+        if type(value) in (list, tuple, set, frozenset):
+            return type(value)(map(self.of, value))
+        if isinstance(value, deque):
+            return type(value)(map(self.of, value), value.maxlen)
+        if isinstance(value, dict):
+            twin = copy.copy(value)
+            for key, entry in value.items():
+                twin[key] = self.of(entry)
+            return twin
+        return self._object(value) if _holds_state(value) else value
+
+    def _object(self, value: Any) -> Any:
+        """A copy of an object of the program's own."""
+        try:
+            twin = copy.copy(value)
+            self._made[id(value)] = twin  # which may hold itself
+            for key, entry in vars(value).items():
+                vars(twin)[key] = self.of(entry)
+        except Exception:  # noqa: BLE001  (what cannot be copied stays itself)
+            self._made.pop(id(value), None)
+            return value
         return twin
-    return value
+
+
+def _holds_state(value: object) -> bool:
+    if isinstance(value, nn.Module | type) or callable(value) or not hasattr(value, "__dict__"):
+        return False
+    package = type(value).__module__.partition(".")[0]
+    return package not in sys.stdlib_module_names and package not in ("torch", "numpy", "builtins")
 
 
 def _torchs_own(attributes: dict[str, Any], key: str) -> Any:

@@ -66,4 +66,4 @@ def test_a_report_names_places_by_the_programs_file_alone(name: str, text: str) 
 
 
 def test_there_is_a_text_for_each_program_and_no_other() -> None:
-    assert NAMES == sorted(file.stem for file in TEXTS.glob("*.txt"))
+    assert sorted(file.stem for file in TEXTS.glob("*.txt")) == NAMES

@@ -21,7 +21,7 @@ from tensorscope.live.postmortem.replay import Edit, replay
 from tensorscope.live.postmortem.source import written
 from tensorscope.live.postmortem.trial import try_fixes
 from tensorscope.live.postmortem.wording import fitting, formula, terms
-from tensorscope.reports import OriginStep, ShapeReport, Where
+from tensorscope.reports import Fix, OriginStep, ShapeReport, Where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,6 +44,7 @@ _OPERATORS = {
     ast.BitOr: "bitwise_or",
 }
 _ONLY_READ = "only the traceback was read: running it again did not fail the same way"
+_MANY = 8  # operands that are told
 _FEW = 4  # entries of a list that are looked at
 _ABOUT_SIZES = ("shape_error", "index_out_of_range")
 _LONGEST = 12  # operations of a chain that are told
@@ -53,6 +54,7 @@ def account(crash: Crash, scene: Scene, model: nn.Module | None, *, real: bool) 
     """The report on an error that could be made to happen again."""
     special = unpacked(scene)
     found, operands = special or (find_mismatch(scene), scene.operands() or _operands_at(scene))
+    told = _told(operands, {name for name, _, _ in found.blamed})
     names = scene.replay.provenance.names
     first = found.blamed[0][1] if found.blamed and found.kind in _ABOUT_SIZES else None
     return ShapeReport(
@@ -61,7 +63,7 @@ def account(crash: Crash, scene: Scene, model: nn.Module | None, *, real: bool) 
         op="unpack" if special else scene.op or _op_of(crash),
         module=_path(crash, scene, model),
         module_type=_class_of(scene),
-        operands=operands,
+        operands=told,
         where=_where(crash, scene),
         origin=tuple(_origins(scene, found)),
         formula=formula(first) if first is not None else None,
@@ -69,8 +71,17 @@ def account(crash: Crash, scene: Scene, model: nn.Module | None, *, real: bool) 
         got=found.got,
         fits=_fits(scene, found, real=real),
         fixes=try_fixes(scene, found, real=real),
+        notes=(f"{len(operands) - len(told)} more operands are not shown",) if len(told) < len(operands) else (),
         kind=found.kind,
     )
+
+
+def _told(operands: tuple[Operand, ...], blamed: set[str]) -> tuple[Operand, ...]:
+    """The operands at fault, and the first of the others."""
+    if len(operands) <= _MANY:
+        return operands
+    first = {each.name for each in operands[: _MANY - len(blamed)]}
+    return tuple(each for each in operands if each.name in first | blamed)
 
 
 def from_frames(crash: Crash, model: nn.Module | None) -> ShapeReport:
@@ -80,30 +91,36 @@ def from_frames(crash: Crash, model: nn.Module | None) -> ShapeReport:
     module, backward = crash.module, of_backward(crash) or of_checkpoint(crash)
     ours = last if scene is None or (last.module is not None and not told) else scene
     tensors = dict(_tensors_at(ours)) or dict(_tensors_at(last))
-    tensors = backward["tensors"] if backward is not None else tensors
+    tensors = backward["tensors"] if backward is not None else {} if told else tensors
     extra = backward.get("operands", ()) if backward is not None else ()
     newest = next((tensor for tensor in tensors.values() if tensor.grad_fn is not None), None)
+    # What a contract's error says besides its first line.
+    facts = crash.error.facts if isinstance(crash.error, ShapeError) else {}
+    advice = (Fix(crash.error.hint),) if isinstance(crash.error, ShapeError) and crash.error.hint else ()
     notes = () if told or backward is not None else (_ONLY_READ,)
     return ShapeReport(
-        title=backward["title"] if backward is not None else _quoted(crash, told=told),
-        error=_said(crash.error),
+        title=backward["title"] if backward is not None else _quoted(crash),
+        error="" if told else _said(crash.error),
         op=backward["op"] if backward is not None else _op_of(crash),
         module=_name_in(crash, model),
         module_type=type(module).__name__ if module is not None else "",
         operands=tuple(operand(name, tensor) for name, tensor in tensors.items()) + extra,
         where=_place(crash.user),
         origin=tuple(autograd_chain(newest, scene)) if newest is not None else (),
-        fixes=backward.get("fixes", ()) if backward is not None else (),
+        got="\n".join(f"{label}: {fact}" for label, fact in facts.items()),
+        fixes=backward.get("fixes", ()) if backward is not None else advice,
         notes=backward.get("notes", ()) if backward is not None else notes,
     )
 
 
-def _quoted(crash: Crash, *, told: bool) -> str:
+def _quoted(crash: Crash) -> str:
     """Torch's words, or our own where the error is one of ours."""
+    if isinstance(crash.error, ShapeError):
+        return crash.error.title
     lines = [line for line in str(crash.error).splitlines() if line.strip()] or [type(crash.error).__name__]
     text = " ".join(lines[-1 if "TorchScript" in lines[0] else 0].split())
     expression = crash.scene.place.expression if crash.scene is not None else ""
-    subject = f"`{expression}`: " if 0 < len(expression) <= 60 and not told else ""
+    subject = f"`{expression}`: " if 0 < len(expression) <= 60 else ""
     return subject + (text if len(text) <= 120 else text[:119] + "…")
 
 
@@ -179,11 +196,12 @@ def _op_of(crash: Crash) -> str:
     below = crash.levels[crash.levels.index(scene) + 1 :] if scene is not None else crash.levels
     python = ("nn/functional.py", "torch/functional.py", "torch/_tensor.py")
     function = next((level for level in below if level.place.file.endswith(python)), None)
-    if function is not None:
+    node = scene.place.node if scene is not None else None
+    if function is not None and not isinstance(node, ast.BinOp):
         return function.place.code.co_name.strip("_")
     if "Boolean value of Tensor" in str(crash.error):
         return "bool"
-    last = below[-1] if below else scene
+    last = below[-1] if below and function is None else scene
     return _name_of(last.place.node) if last is not None else ""
 
 
@@ -247,7 +265,10 @@ def _chain(scene: Scene, name: str, axes: list[Axis]) -> Iterator[OriginStep]:
     tensor = next((t for role, t in tensors.items() if scene.call.text(role) == name), None)
     maker = scene.replay.provenance.maker(tensor) if tensor is not None else None
     steps = {step for axis in axes for step in (*axis.steps(), *_makers(scene, axis, maker))}
-    for index in sorted(steps | ({maker} if maker is not None else set()), reverse=True)[:_LONGEST]:
+    steps |= {maker} if maker is not None else set()
+    # What one of torch's modules does with its arguments before it fails is its own affair.
+    inner = {i for i in steps if scene.depth and scene.replay.steps[i].module == scene.path and i == maker}
+    for index in sorted(steps - inner, reverse=True)[:_LONGEST]:
         yield _step(scene, scene.replay.steps[index], name)
     if tensor is not None and (path := scene.replay.weight(tensor)):
         yield OriginStep("parameter", path, tuple(tensor.shape), path, operand=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def broadcast(scene: Scene) -> Mismatch | None:
     found.remedies += [remedy for remedy in sized if remedy is not None]
     found.remedies += [*scene.window(left, right.size), *scene.window(right, left.size)]
     if len(places) == 2 and min(a.ndim, b.ndim) == 4 and a.is_floating_point() and b.is_floating_point():
-        found.remedies += _resampled(scene, pair)
+        found.remedies += [replace(remedy, rank=45) for remedy in _resampled(scene, pair)]
     return found
 
 
@@ -259,7 +260,7 @@ def _unequal(scene: Scene, pair: tuple[str, str], axes: Sequence[int], dim: int)
     if min(axes) >= 2 and a.is_floating_point():
         found.remedies += _resampled(scene, pair)
     for axis, size in ((left, right.size), (right, left.size)):
-        found.remedies += scene.window(axis, size, 10)
+        found.remedies += scene.window(axis, size, 18)
         if (remedy := scene.resized_producer(axis, size, 30)) is not None:
             found.remedies.append(remedy)
     for role, tensor, other_size in ((pair[0], a, b), (pair[1], b, a)):

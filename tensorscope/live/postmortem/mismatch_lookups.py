@@ -31,7 +31,7 @@ def embedding(scene: Scene) -> Mismatch | None:
     low, high, rows = int(ids.min()), int(ids.max()), table.shape[0]
     bad = high if high >= rows else low
     found = Mismatch(
-        f"{scene.subject} got id {bad} and has rows 0 to {rows - 1}",
+        f"{scene.subject} has rows 0 to {rows - 1} and is asked for row {bad}",
         [(call.text("weight"), scene.axes(table)[0], high + 1)],
     )
     found.got = f"`{call.text('input')}` {shape_text(tuple(ids.shape))} holds ids from {low} to {high}"

@@ -167,7 +167,8 @@ def _entering(scene: Scene, tensor: Tensor, text: str, count: int) -> Iterator[R
     if tensor.ndim == count - 1:
         for place in range(count):
             edit = _passing(scene.path, slot, f".unsqueeze({place})")
-            yield Remedy(f"`{text}.unsqueeze({place})`{owner}", edit, scene.line, 12 + place)
+            what = "pass a batch: " if place == 0 else ""
+            yield Remedy(f"{what}`{text}.unsqueeze({place})`{owner}", edit, scene.line, 12 + place)
     for place, size in enumerate(tensor.shape):
         if tensor.ndim == count + 1 and size == 1:
             edit = _passing(scene.path, slot, f".squeeze({place})")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import dis
 import inspect
 from dataclasses import dataclass, replace
 from types import FunctionType, ModuleType
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
     from tensorscope.live.postmortem.crash import Crash, Entry, Level
 
+_WRITING = {"STORE_ATTR", "STORE_GLOBAL", "STORE_DEREF", "STORE_SUBSCR", "DELETE_ATTR", "DELETE_SUBSCR"}
+_CHANGING = {"append", "extend", "insert", "update", "add", "pop", "remove", "clear", "setdefault", "discard", "print"}
+_PLAIN = (len, int, float, bool, list, tuple, dict, range, zip, enumerate, sum, min, max, abs, round, sorted, reversed)
 _IMPURE = {"step", "backward", "zero_grad", "save", "write", "open", "log", "send", "put", "next", "iter", "commit"}
 
 
@@ -30,7 +35,9 @@ def programs(crash: Crash) -> Iterator[Program]:
     outer = _frames(crash)
     if entry is not None and not is_part:
         yield module_call(entry)
-    yield from _in_reach(crash, (_lines(level, with_earlier=True) for level in outer))
+    yield from _in_reach(
+        crash, (_lines(level, with_earlier=True, handing_on=level is not outer[-1]) for level in outer)
+    )
     if entry is not None:
         if is_part:
             yield module_call(entry)
@@ -86,10 +93,20 @@ def _hands_on(caller: Level, inner: Level) -> bool:
     node = caller.place.node
     if not isinstance(node, ast.Call) or any(isinstance(value, ast.Starred) for value in node.args):
         return False
+    names = _Names(caller)
+    if not all(names.computes(value) for value in (*node.args, *(k.value for k in node.keywords))) or _writes(inner):
+        return False
     known = {id(value) for value in _Names(caller).modules().values()}
     known |= {id(value) for value in caller.frame.f_locals.values()}
     used = inner.frame.f_locals.values()
     return all(id(value) in known for value in used if isinstance(value, nn.Module))
+
+
+def _writes(level: Level) -> bool:
+    """Whether a function may change anything but its own variables."""
+    code = level.frame.f_code
+    writes = any(step.opname in _WRITING for step in dis.get_instructions(code))
+    return writes or bool((_IMPURE | _CHANGING) & set(code.co_names)) or code.co_varnames[:1] == ("self",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,35 +130,62 @@ class _Names:
         return dict(found.values())
 
     def computes(self, node: ast.AST) -> bool:
-        """Whether an expression calls nothing but modules, tensors' methods and torch's functions."""
-        return all(self._pure(call.func) for call in ast.walk(node) if isinstance(call, ast.Call))
+        """Whether an expression calls nothing but modules, tensors' methods, torch's functions and plain Python's."""
+        bound = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        return all(self._pure(call.func, bound) for call in ast.walk(node) if isinstance(call, ast.Call))
 
-    def _pure(self, function: ast.expr) -> bool:
-        root = function
-        while isinstance(root, ast.Attribute | ast.Subscript | ast.Call):
-            root = root.func if isinstance(root, ast.Call) else root.value
-        if not isinstance(root, ast.Name):
+    def _pure(self, function: ast.expr, bound: set[str]) -> bool:
+        if isinstance(function, ast.Attribute) and function.attr in _IMPURE:
             return False
-        value = self.value(root.id)
+        root = function
+        while isinstance(root, ast.Attribute | ast.Subscript):
+            root = root.value
+        if not isinstance(root, ast.Name):
+            return True  # a method of a result
+        if root.id in bound:
+            return True  # such as a layer of a list of layers
+        value = self._resolved(function)
         if isinstance(value, ModuleType):
-            return value.__name__.split(".")[0] == "torch"
+            return value.__name__.split(".")[0] in ("torch", "math")
         if isinstance(value, nn.Module | torch.Tensor):
-            return not (isinstance(function, ast.Attribute) and function.attr in _IMPURE)
-        return getattr(value, "__module__", "").split(".")[0] == "torch" and callable(value)
+            return True
+        home = (getattr(value, "__module__", None) or "").split(".")[0]
+        return callable(value) and (home in ("torch", "math") or value in _PLAIN)
+
+    def _resolved(self, node: ast.expr) -> Any:
+        """What a name or the attributes of one stand for; the tensor or library itself for what they offer."""
+        if isinstance(node, ast.Name):
+            found = self.value(node.id)
+            return getattr(builtins, node.id, None) if found is None else found
+        if isinstance(node, ast.Subscript | ast.Call):
+            return self._resolved(node.value if isinstance(node, ast.Subscript) else node.func)
+        if not isinstance(node, ast.Attribute):
+            return None
+        owner = self._resolved(node.value)
+        if isinstance(owner, torch.Tensor | ModuleType) or owner is None:
+            return owner
+        return owner._modules.get(node.attr) if isinstance(owner, nn.Module) else vars_of(owner).get(node.attr)
+
+
+def vars_of(value: object) -> dict[str, Any]:
+    """The attributes that an object holds itself."""
+    return getattr(value, "__dict__", {})
 
 
 def _held(value: object) -> Iterator[tuple[str, object]]:
     """The attributes of an object of the user's own, such as a trainer."""
     if not isinstance(value, nn.Module | torch.Tensor | type | ModuleType | FunctionType):
-        yield from getattr(value, "__dict__", {}).items()
+        yield from vars_of(value).items()
 
 
-def _lines(level: Level, *, with_earlier: bool) -> Program | None:
+def _lines(level: Level, *, with_earlier: bool, handing_on: bool = False) -> Program | None:
     """The failing expression, after the assignments that gave its names their values if they can be repeated."""
     node = level.place.node
     names = _Names(level)
     if not isinstance(node, ast.expr) or isinstance(getattr(node, "ctx", None), ast.Store) or _awaits(node):
         return None
+    if not (handing_on or names.computes(node) or level.frame.f_code.co_name == "backward"):
+        return None  # it would be done again, whatever it is
     earlier = _assignments(level, node, names) if with_earlier else []
     if with_earlier and not earlier:
         return None
@@ -185,7 +229,7 @@ def _assignments(level: Level, node: ast.expr, names: _Names) -> list[ast.stmt]:
         return []
     before = block[: block.index(statement)]
     kept: list[ast.stmt] = []
-    wanted = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    wanted = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - names.modules().keys()
     for candidate in reversed(before):
         made = set(_targets(candidate))
         if not made & wanted:
@@ -196,7 +240,7 @@ def _assignments(level: Level, node: ast.expr, names: _Names) -> list[ast.stmt]:
         if made & read:  # it has overwritten what it was made from
             break
         kept.insert(0, candidate)
-        wanted = (wanted - made) | read
+        wanted = (wanted - made) | (read - names.modules().keys())
     return kept
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Attributes that say how large an axis is that a module makes.
 MAKES = ("out_features", "out_channels", "embedding_dim", "hidden_size", "num_features", "num_channels", "embed_dim")
+_WINDOW = {"kernel_size", "stride", "padding", "dilation", "output_padding", "output_size", "scale_factor"}
 
 
 def rebuilt(module: nn.Module, changes: Mapping[str, Any]) -> nn.Module:
@@ -51,11 +52,11 @@ def constructor(module: nn.Module, changes: Mapping[str, Any]) -> str:
     for key, parameter in _parameters(getattr(nn, name)).items():
         value = arguments.get(key, parameter.default)
         if parameter.default is inspect.Parameter.empty and by_position:
-            parts.append(_short(value))
+            parts.append(_short(key, value))
         else:
             by_position = False
-            if key in arguments and _short(value) != _short(parameter.default):
-                parts.append(f"{key}={_short(value)}")
+            if key in arguments and _short(key, value) != _short(key, parameter.default):
+                parts.append(f"{key}={_short(key, value)}")
     return f"nn.{name}({', '.join(parts)})"
 
 
@@ -97,7 +98,9 @@ def _settings(module: nn.Module) -> dict[str, Any]:
         value = getattr(module, name, inspect.Parameter.empty)
         if name == "bias" and not isinstance(value, bool):
             found[name] = getattr(module, "bias", None) is not None or getattr(module, "in_proj_bias", None) is not None
-        elif value is not inspect.Parameter.empty:
+        elif name == "add_bias_kv":
+            found[name] = getattr(module, "bias_k", None) is not None
+        elif value is not inspect.Parameter.empty and not (name == "proj_size" and not value):
             found[name] = value
     # What follows another setting unless it is given.
     follows = {"stride": "kernel_size", "kdim": "embed_dim", "vdim": "embed_dim"}
@@ -108,7 +111,7 @@ def _settings(module: nn.Module) -> dict[str, Any]:
 
 def _parameters(kind: type) -> dict[str, inspect.Parameter]:
     """The constructor's parameters that say what the module does."""
-    skipped = {"self", "args", "kwargs", "device", "dtype", "mode", "proj_size"}
+    skipped = {"self", "args", "kwargs", "device", "dtype", "mode"}
     return {name: parameter for name, parameter in _signature(kind).items() if name not in skipped}
 
 
@@ -125,8 +128,9 @@ def _signature(kind: type) -> dict[str, inspect.Parameter]:
     return found
 
 
-def _short(value: object) -> str:
-    """A value as its author would write it: `3` for `(3, 3)`."""
-    if isinstance(value, tuple) and value and all(entry == value[0] for entry in value):
-        return _short(value[0])
+def _short(key: str, value: object) -> str:
+    """A value as its author would write it: `3` for a window of `(3, 3)`."""
+    alike = isinstance(value, tuple) and len(value) > 0 and all(entry == value[0] for entry in value)
+    if isinstance(value, tuple) and alike and (key in _WINDOW or len(value) == 1):
+        return repr(value[0])
     return repr(value)

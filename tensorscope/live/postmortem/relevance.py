@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,6 +43,9 @@ _NOT = (
     *(r"out of memory", r"can't allocate", r"CUDA (error|driver)", r"dataloader", r"DataLoader worker", r"pickle"),
     *(r"list index", r"list assignment", r"^index \d+ is out of range$", r"invalid literal", r"has no attribute"),
     *(r"unexpected keyword", r"required positional", r"positional arguments? but", r"takes \d+ positional"),
+    *(r"singular", r"satisfy the constraint", r"invalid combination of arguments", r"invalid data type"),
+    *(r"must be (tuple of ints|int|Tensor|Number|bool|str)[^.]*, (not|but got)", r"failed to unpack the object"),
+    *(r"should be a positive", r"should be defined", r"device string", r"named? dimension", r"'str' object"),
     *(r"Expected object of (python )?type", r"too many dimensions '", r"No such file", r"not JSON"),
     r"Error\(s\) in loading state_dict(?!.*size mismatch)",
 )
@@ -61,7 +65,7 @@ def is_about_tensors(crash: Crash) -> bool:
         return False
     last = crash.levels[-1]
     if is_torchs(last.place.file):
-        return True
+        return "values to unpack" not in text or _mentions_shape(last.place.statement or ast.Pass())
     return _is_torchs_doing(crash)
 
 
@@ -86,12 +90,16 @@ def _mentions_shape(node: ast.AST) -> bool:
 
 
 def _unpacks_tensor(crash: Crash, node: ast.AST) -> bool:
-    value = getattr(node, "value", None)
+    value = getattr(node, "value", getattr(node, "iter", None))
     frame = crash.levels[-1].frame
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _PARTING:
-        return True
-    known = frame.f_locals.get(value.id) if isinstance(value, ast.Name) else None
-    return isinstance(known, torch.Tensor | torch.Size) or (isinstance(known, tuple) and _is_torch_value(known))
+    while isinstance(value, ast.Call | ast.Attribute | ast.Subscript):
+        if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in _PARTING:
+            return True
+        value = value.func if isinstance(value, ast.Call) else value.value
+    known = frame.f_locals.get(value.id, frame.f_globals.get(value.id)) if isinstance(value, ast.Name) else None
+    if isinstance(known, tuple | ModuleType):
+        return _is_torch_value(known)
+    return isinstance(known, torch.Tensor | torch.nn.Module)
 
 
 def _is_torch_value(value: object) -> bool:

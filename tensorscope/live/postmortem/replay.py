@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from tensorscope.live.postmortem.crash import read_crash, running_place
 from tensorscope.live.postmortem.provenance import Provenance
-from tensorscope.live.sandbox import copied, imagined
+from tensorscope.live.sandbox import copied, duplicated, imagined
 from tensorscope.live.tensors import entries, leaves
 from tensorscope.live.transcript import name_of
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Change = Callable[[Any, tuple[Any, ...], dict[str, Any]], tuple[Any, tuple[Any, ...], dict[str, Any]]]
     CallSite = tuple[CodeType | None, int, str, str | None]
 
+ONE_AT_A_TIME = threading.RLock()  # a replay swaps what all threads see: hooks, streams, modules' attributes
 # Up to these numbers of elements a program is run for real, on copies: the first fake run takes seconds of imports.
 _SMALL_MODEL = 50_000_000  # of weights
 _SMALL_INPUT = 2_000_000  # of arguments
@@ -165,6 +166,7 @@ def replay(program: Program, edit: Edit | None = None, *, real: bool | None = No
     place = copied(program.root, with_hooks=program.with_hooks) if on_copies else imagined(program.root)
     silence = io.StringIO()
     with (
+        ONE_AT_A_TIME,
         contextlib.redirect_stdout(silence),
         contextlib.redirect_stderr(silence),
         place as convert,
@@ -201,15 +203,15 @@ class _Watcher(TorchFunctionMode):
     def swapped_modules(self) -> Iterator[None]:
         """Put the changed modules in place; the sandbox puts the old attributes back."""
         classes = []
-        for path, make in self.edit.modules.items():
-            module = self.program.root.get_submodule(path)
-            twin = make(module)
-            classes.append((module, type(module)))
-            object.__setattr__(module, "__dict__", twin.__dict__)
-            module.__class__ = type(twin)
-        for path, values in self.edit.settings.items():
-            self.program.root.get_submodule(path).__dict__.update(values)
         try:
+            for path, make in self.edit.modules.items():
+                module = self.program.root.get_submodule(path)
+                twin = make(module)
+                classes.append((module, type(module)))
+                object.__setattr__(module, "__dict__", twin.__dict__)
+                module.__class__ = type(twin)
+            for path, values in self.edit.settings.items():
+                self.program.root.get_submodule(path).__dict__.update(values)
             yield
         finally:
             for module, kind in classes:
@@ -287,7 +289,7 @@ class _Watcher(TorchFunctionMode):
 
     def _converted(self, value: Any, convert: Callable[[Any], Any]) -> Any:
         with torch._C.DisableTorchFunction():
-            return tree_map_only(torch.Tensor, lambda tensor: self._given(tensor, convert), value)
+            return duplicated(value, lambda tensor: self._given(tensor, convert))
 
     def _given(self, tensor: torch.Tensor, convert: Callable[[Any], Any]) -> Any:
         twin = convert(tensor)

@@ -139,7 +139,9 @@ class Scene:
     def subject(self) -> str:
         """Who failed: a module of torch's by its path, else the user's expression."""
         if self.depth and self.path:
-            return f"`{self.shown(self.path)}`"
+            path = self.shown(self.path)
+            # The number of a layer in a sequence says little.
+            return f"`{path}` ({type(self.module).__name__})" if path.replace(".", "").isdecimal() else f"`{path}`"
         text = written(self.node)
         return f"`{text}`" if text and len(text) <= 60 else f"`{self.op}`"
 
