@@ -78,7 +78,7 @@ def fix_runs(case: Case, fix: Fix) -> bool | None:
     A sentence that can mean several places is right if one of them is. A fix that was tried on its line only has to
     get past the error.
     """
-    outcomes = list(_outcomes(case, fix))
+    outcomes = [] if ", and likewise `" in fix.text else list(_outcomes(case, fix))  # several places at once
     if not outcomes:
         return None
     if fix.scope == "program":

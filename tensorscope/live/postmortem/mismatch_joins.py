@@ -61,7 +61,8 @@ def broadcast(scene: Scene) -> Mismatch | None:
     found = Mismatch(title, blamed)
     found.remedies += [*_more_axes(scene, pair), *_cut(scene, pair, place), *_projected(scene, pair)]
     found.remedies += [remedy for role in pair for remedy in _made_otherwise(scene, role)]
-    sized = (scene.resized_producer(left, right.size, 32), scene.resized_producer(right, left.size, 32))
+    # What was computed last is likelier to be wrong than what it is added to.
+    sized = (scene.resized_producer(left, right.size, 34), scene.resized_producer(right, left.size, 32))
     found.remedies += [remedy for remedy in sized if remedy is not None]
     found.remedies += [*scene.window(left, right.size), *scene.window(right, left.size)]
     if len(places) == 2 and min(a.ndim, b.ndim) == 4 and a.is_floating_point() and b.is_floating_point():
@@ -104,7 +105,8 @@ def _more_axes(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
             continue
         index = tuple(slice(None) if axis in places else None for axis in range(places[0], large.ndim))
         text = ", ".join(":" if entry else "None" for entry in index)
-        rank = 8 if places[0] <= 1 else 16
+        # A mask over keys ends where the scores end.
+        rank = (8 if places[0] <= 1 else 16) + (places[-1] != large.ndim - 1)
         if places == (0,):
             text, rank = ", ".join([":", *["None"] * (len(index) - 1)]), 9
         yield scene.transform(role, f"[{text}]", rank)
@@ -176,8 +178,8 @@ def _projected(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
         return
     for role, other in (pair[::-1], pair):
         tensor, target = call.roles[role], call.roles[other]
-        if tensor.ndim != target.ndim or not tensor.is_floating_point():
-            continue
+        if tensor.ndim != target.ndim or not tensor.is_floating_point() or _is_made_here(scene, tensor):
+            continue  # a layer of this block, which can be made to fit
         text = call.text(role)
         if tensor.ndim == 4 and tensor.shape[0] == target.shape[0]:
             yield from _strided(scene, role, tensor, target)
@@ -185,6 +187,13 @@ def _projected(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
             shape = tensor.shape[-1], target.shape[-1]
             edit = scene.changing(role, passed_through(f" @ tensor.new_zeros({shape})"), only_here=True)
             yield Remedy(f"a projection on the shortcut `{text}`: `nn.Linear{shape}`", edit, scene.line, 30)
+
+
+def _is_made_here(scene: Scene, tensor: Tensor) -> bool:
+    """Whether a tensor comes straight from one of the layers of the module that was running."""
+    maker = scene.replay.provenance.maker(tensor)
+    module = scene.replay.steps[maker].module if maker is not None else ""
+    return module != scene.path and module.startswith(f"{scene.path}." if scene.path else "") and bool(module)
 
 
 def _strided(scene: Scene, role: str, tensor: Tensor, target: Tensor) -> Iterator[Remedy]:
@@ -199,6 +208,11 @@ def _strided(scene: Scene, role: str, tensor: Tensor, target: Tensor) -> Iterato
     said += f", stride={stride})`" if stride > 1 else ")`"
     edit = scene.changing(role, lambda t: F.conv2d(t, t.new_zeros(channels), stride=stride), only_here=True)
     yield Remedy(said, edit, scene.line, 10)
+
+
+def _op_of(scene: Scene, tensor: Tensor) -> str:
+    maker = scene.replay.provenance.maker(tensor)
+    return scene.replay.steps[maker].op if maker is not None else ""
 
 
 def joined(scene: Scene) -> Mismatch | None:
@@ -253,11 +267,13 @@ def _unequal(scene: Scene, pair: tuple[str, str], axes: Sequence[int], dim: int)
     others = [i for i in range(a.ndim) if a.shape[i] != b.shape[i]]
     if len(others) == 1 and "dim" in call.slots:
         edit = scene.changing("dim", lambda _: others[0])
-        found.remedies.append(Remedy(f"`dim={others[0]}` in place of `dim={dim}`", edit, scene.line, 12))
+        found.remedies.append(Remedy(f"`dim={others[0]}` in place of `dim={dim}`", edit, scene.line, 6, recipe="dim"))
     elif len(others) == 1:
         edit = scene.replacing(lambda tensors, *_, **__: torch.cat(tensors, others[0]))
-        found.remedies.append(Remedy(f"join along axis {others[0]}: `dim={others[0]}`", edit, scene.line, 12))
-    if min(axes) >= 2 and a.is_floating_point():
+        found.remedies.append(
+            Remedy(f"join along axis {others[0]}: `dim={others[0]}`", edit, scene.line, 6, recipe="dim")
+        )
+    if min(axes) >= 2 and len(axes) > 1 and a.is_floating_point():
         found.remedies += _resampled(scene, pair)
     for axis, size in ((left, right.size), (right, left.size)):
         found.remedies += scene.window(axis, size, 18)
@@ -268,7 +284,7 @@ def _unequal(scene: Scene, pair: tuple[str, str], axes: Sequence[int], dim: int)
             sizes = [-1] * tensor.ndim
             sizes[axes[0]] = other_size.shape[axes[0]]
             text = f".expand({', '.join(map(str, sizes))})"
-            found.remedies.append(scene.transform(role, text, 8))
+            found.remedies.append(scene.transform(role, text, 10))
     return found
 
 
@@ -278,6 +294,9 @@ def _resampled(scene: Scene, pair: tuple[str, str]) -> Iterator[Remedy]:
     a, b = (call.roles[name] for name in pair)
     grows = a.shape[2:].numel() < b.shape[2:].numel()
     role, other = pair if grows else pair[::-1]
+    resized = [name for name in pair if _op_of(scene, call.roles[name]) in ("interpolate", "upsample")]
+    if len(resized) == 1:  # which is there to be brought to the other's size
+        role, other = (resized[0], pair[0] if pair[1] == resized[0] else pair[1])
     size = tuple(call.roles[other].shape[2:])
     text = call.text(role)
     said = f"`F.interpolate({text}, size={call.text(other)}.shape[2:])` in place of `{text}`"

@@ -67,11 +67,12 @@ def made_otherwise(scene: Scene, role: str) -> Iterator[Remedy]:
         said = f"`{written(node.func.value)}` in place of `{step.place.expression}`"
         edit = scene.replacing_at(site, lambda tensor, *_, **__: tensor)
         yield Remedy(said, edit, f"{step.place.file}:{step.place.line}", 16)
-    dim = step.kwargs.get("dim")
+    dim = step.kwargs.get("dim", 0 if step.op in ("cat", "concat") and len(step.args) == 1 else None)
     if type(dim) is int and dim != -1:
         edit = Edit(calls={site: lambda func, args, kwargs: (func, args, {**kwargs, "dim": -1})})
         said = f"`dim=-1` in `{step.place.expression}`"
-        yield Remedy(said, edit, f"{step.place.file}:{step.place.line}", 18)
+        rank = 7 if step.op in ("cat", "concat") else 18
+        yield Remedy(said, edit, f"{step.place.file}:{step.place.line}", rank)
 
 
 def _other_layouts(scene: Scene, x: Tensor, want: int) -> Iterator[Remedy]:
@@ -92,9 +93,18 @@ def _flattened_anew(scene: Scene, x: Tensor) -> Iterator[Remedy]:
     if maker is None:
         return
     step = scene.replay.steps[maker]
-    if step.op in ("flatten", "view", "reshape", "ravel") and x.ndim == 1 and (site := scene.site_of(step)):
+    site = scene.site_of(step)
+    before = scene.replay.steps[step.sources[0]].shapes[0] if step.sources else ()
+    batch = before[0] if before else _batch(scene, x)
+    flat = step.op in ("flatten", "view", "reshape", "ravel") and (x.ndim == 1 or (x.ndim == 2 and batch != x.shape[0]))
+    if flat and site is not None and batch:
         edit = scene.replacing_at(site, lambda tensor, *_, **__: tensor.flatten(1))
-        yield scene.rewritten(step, "flatten(1)", edit, 8)
+        yield scene.rewritten(step, "flatten(1)", edit, 4)
+
+
+def _batch(scene: Scene, x: Tensor) -> int:
+    """The size of the first axis of what the program was given."""
+    return next((t.shape[0] for _, t in scene.replay.given if t.ndim > 1), 0)
 
 
 def product(scene: Scene) -> Mismatch | None:
@@ -132,6 +142,11 @@ def product(scene: Scene) -> Mismatch | None:
         found.remedies += _repeated(scene, left, right)
     found.got = "\n".join(filter(None, (_turning(scene, role) for role in (left, right))))
     found.remedies += [*_turned(scene, left, right), *_turned_earlier(scene, left, right)]
+    is_square = b.ndim == 2 and b.shape[0] == b.shape[1]  # such as an adjacency matrix
+    if call.op in ("matmul", "mm") and is_square and a.ndim == 2 and b.shape[-1] == a.shape[0]:
+        said = f"`{call.text(right)}` first, then `{call.text(left)}`"
+        edit = scene.replacing(lambda x, y, *_: y @ x)
+        found.remedies.append(Remedy(said, edit, scene.line, 9, recipe="swap", target=scene.line))
     return found
 
 

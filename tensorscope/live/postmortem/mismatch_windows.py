@@ -31,7 +31,7 @@ def convolution(scene: Scene) -> Mismatch | None:
     want = weight.shape[0] if transposed else weight.shape[1] * (groups if isinstance(groups, int) else 1)
     spatial = weight.ndim - 2
     if x.ndim not in (spatial + 1, spatial + 2):
-        return _too_few_axes(scene, x, spatial, want)
+        return _too_few_axes(scene, x, spatial, want, transposed=transposed)
     place = x.ndim - spatial - 1
     if x.shape[place] != want:
         return _other_channels(scene, x, place, want)
@@ -40,12 +40,18 @@ def convolution(scene: Scene) -> Mismatch | None:
     return None
 
 
-def _too_few_axes(scene: Scene, x: Tensor, spatial: int, want: int) -> Mismatch:
+def _too_few_axes(scene: Scene, x: Tensor, spatial: int, want: int, *, transposed: bool) -> Mismatch:
     wants = f"{spatial + 2}-D (batch, channels and {spatial} of space)"
     found = Mismatch(f"{scene.subject} takes a {wants} tensor and got {x.ndim} axes: {shape_text(tuple(x.shape))}")
     found.layout = True
     if x.ndim == spatial and want == 1:
         found.remedies.append(scene.transform("input", "[None, None]", 8))
+    if x.ndim == 2 and x.shape[1] == want and spatial > 0 and transposed:
+        found.remedies.append(scene.transform("input", f"[:, :, {', '.join(['None'] * spatial)}]", 5))
+    side = round((x.shape[1] / want) ** (1 / spatial)) if x.ndim == 2 and want else 0
+    if side > 1 and x.shape[1] == want * side**spatial:
+        sizes = ", ".join([str(want), *[str(side)] * spatial])
+        found.remedies.append(scene.transform("input", f".unflatten(1, ({sizes}))", 6))
     if x.ndim == spatial + 3:
         found.remedies.append(scene.transform("input", ".flatten(0, 1)", 20))
     if x.ndim == spatial + 3 and 1 in x.shape:
@@ -150,8 +156,7 @@ def batch_norm(scene: Scene) -> Mismatch | None:
         sized = [scene.resized_consumer("num_features", x.shape[1]), scene.resized_producer(axis, want)]
         found.remedies += [remedy for remedy in sized if remedy is not None]
         if x.ndim > 2 and x.shape[-1] == want:
-            turn = scene.transform("input", ".transpose(1, -1)", 24)
-            found.remedies.append(turn)
+            found.remedies.append(_and_back(scene, -1, 1, 8))
         return found
     if "more than 1 value per channel" in scene.message:
         found = Mismatch(
@@ -191,8 +196,7 @@ def layer_norm(scene: Scene) -> Mismatch | None:
     found = Mismatch(title, [(call.text("input"), axis, wanted[short])] if axis else [], layout=True)
     places = [i for i, size in enumerate(x.shape[:-1]) if (size,) == wanted and i > 0]
     for place in places:
-        around = f".movedim({place}, -1)"
-        found.remedies.append(_and_back(scene, place, around))
+        found.remedies.append(_and_back(scene, place, -1, 10))
         turned = scene.transform("input", f".transpose({place}, -1)", 24)
         found.remedies.append(turned)
     if scene.depth and hasattr(scene.module, "normalized_shape"):
@@ -202,15 +206,17 @@ def layer_norm(scene: Scene) -> Mismatch | None:
     return found
 
 
-def _and_back(scene: Scene, place: int, suffix: str) -> Remedy:
-    """The axis put last for the normalisation alone."""
-    said = f"normalise `{suffix}` of the input, then `.movedim(-1, {place})` to put the axis back"
+def _and_back(scene: Scene, place: int, goal: int, rank: int) -> Remedy:
+    """An axis put elsewhere for the normalisation alone."""
+    said = f"normalise `.movedim({place}, {goal})` of the input, then `.movedim({goal}, {place})` puts the axis back"
+    if (x := scene.call.tensor("input")) is not None and x.ndim == 3:
+        said = "normalise `.transpose(1, 2)` of the input, then transpose it back"
     func = scene.failure.func
 
     def around(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return func(x.movedim(place, -1), *args, **kwargs).movedim(-1, place)
+        return func(x.movedim(place, goal), *args, **kwargs).movedim(goal, place)
 
-    return Remedy(said, scene.replacing(around), scene.line, 22)
+    return Remedy(said, scene.replacing(around), scene.line, rank, recipe="around", target=f"`{scene.path}`")
 
 
 def group_norm(scene: Scene) -> Mismatch | None:

@@ -122,6 +122,16 @@ class Edit:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     given: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = field(default_factory=dict)
 
+    def with_(self, other: Edit) -> Edit:
+        """These changes and others."""
+        return Edit(
+            {**self.modules, **other.modules},
+            {**self.calls, **other.calls},
+            {**self.entering, **other.entering},
+            {**self.settings, **other.settings},
+            {**self.given, **other.given},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Replay:

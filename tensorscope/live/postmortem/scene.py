@@ -17,6 +17,7 @@ from tensorscope.live.postmortem.crash import CALLS
 from tensorscope.live.postmortem.rebuild import MAKES, can_rebuild, constructor, rebuilt, siblings, usual
 from tensorscope.live.postmortem.replay import Edit
 from tensorscope.live.postmortem.source import making_of, written
+from tensorscope.reports import nearby
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ class Remedy:
         text: the change, as a sentence.
         edit: how to try it, None if that can't be done.
         wider: the same in all repeated blocks, to be tried if one alone does not help.
+        recipe: what kind of change it is, where the same may be needed in other places too.
+        target: which place it changes.
         where: `file:line` to change.
         rank: of two that work, the lower one is the better.
     """
@@ -47,6 +50,8 @@ class Remedy:
     where: str = ""
     rank: int = 50
     wider: Edit | None = None
+    recipe: str = ""
+    target: str = ""
 
 
 @dataclass(slots=True)
@@ -195,7 +200,8 @@ class Scene:
             said = f"pass the {role.replace('_', ' ')} of `{self.shown(self.path)}` through `{suffix}`"
         else:
             said = f"`{suffix}` on the {role}"
-        return Remedy(said, self.changing(role, change), self.line, rank)
+        target = f"`{text}` at {nearby(self.line)}" if text is not None else f"`{self.shown(self.path)}`"
+        return Remedy(said, self.changing(role, change), self.line, rank, recipe=suffix, target=target)
 
     def changing(self, role: str, change: Callable[[Any], Any], *, only_here: bool = False) -> Edit:
         """An edit that changes one argument of the failed call, in every module that runs the line, or in this one."""
@@ -223,6 +229,11 @@ class Scene:
         if place is None:
             return (None, 0, self.failure.op, self.path)
         return (place.code, place.lasti, self.failure.op, self.path if self.depth else None)
+
+    def _is_shared(self, module: nn.Module) -> bool:
+        """Whether a module has a weight in common with another, which would be put in its place again."""
+        owners = [id(p) for _, p in self.root.named_parameters(remove_duplicate=False)]
+        return any(owners.count(id(p)) > 1 for p in module.parameters())
 
     def site_of(self, step: Step) -> CallSite | None:
         """Where an earlier operation was called; None if that is not the user's own line."""
@@ -257,7 +268,7 @@ class Scene:
             module = self.root.get_submodule(path)
         except AttributeError:
             return None
-        if not can_rebuild(module):
+        if not can_rebuild(module) or self._is_shared(module):
             return None
         edit = Edit(modules={path: lambda old: rebuilt(old, changes)})
         text = (
@@ -267,7 +278,8 @@ class Scene:
         )
         alike = siblings(self.root, path)
         wider = Edit(modules=dict.fromkeys(alike, lambda old: rebuilt(old, changes))) if len(alike) > 1 else None
-        return Remedy(text, edit, making_of(self.root, path), rank, wider)
+        recipe = f"{type(module).__name__} {' '.join(changes)}"
+        return Remedy(text, edit, making_of(self.root, path), rank, wider, recipe, f"`{self.shown(path)}`")
 
     def reset(self, paths: dict[str, dict[str, Any]], text: str, rank: int) -> Remedy:
         """Set attributes of modules to other values."""
@@ -369,6 +381,9 @@ def _paddings(module: nn.Module, size: int, wanted: int) -> Iterator[tuple[str, 
         if 0 <= more < max(stride, dilation):
             yield "output_padding", more
         return
+    for other in range(1, 5):
+        if (size + 2 * now - dilation * (kernel - 1) - 1) // other + 1 == wanted and other != stride:
+            yield "stride", other
     for padding in range(dilation * kernel):
         if (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 == wanted and padding != now:
             yield "padding", padding
