@@ -33,6 +33,7 @@ _NAMES = {
     "take_along_dim": ("input", "index", "dim"),
     "scatter": ("input", "dim", "index", "src"),
     "scatter_": ("input", "dim", "index", "src"),
+    "scatter_reduce": ("input", "dim", "index", "src"),
     "scatter_add": ("input", "dim", "index", "src"),
     "scatter_add_": ("input", "dim", "index", "src"),
     "index_add": ("input", "dim", "index", "source"),

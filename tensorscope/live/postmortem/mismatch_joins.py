@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tensorscope.live.postmortem.axes import Kind
 from tensorscope.live.postmortem.replay import Edit
 from tensorscope.live.postmortem.scene import Mismatch, Remedy, attached, passed_through
-from tensorscope.reports import shape_text
+from tensorscope.reports import nearby, shape_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -139,6 +139,7 @@ def _cut(scene: Scene, pair: tuple[str, str], place: int) -> Iterator[Remedy]:
     """The longer tensor cut to the shorter one, where the longer one is a table; or the program's input."""
     call = scene.call
     for role, other in (pair, pair[::-1]):
+        yield from _cropped(scene, role, other)
         tensor, size = call.roles[role], call.roles[other].shape[-place]
         axis = scene.axes(tensor)[-place]
         if axis.size <= size:
@@ -154,6 +155,23 @@ def _cut(scene: Scene, pair: tuple[str, str], place: int) -> Iterator[Remedy]:
             yield from _shorter_input(scene, axis, size)
         if tensor.ndim >= 3 and tensor.ndim == call.roles[other].ndim and dim >= 2:
             yield scene.transform(role, f"[{cut}]", 28, shortened)
+
+
+def _cropped(scene: Scene, role: str, other: str) -> Iterator[Remedy]:
+    """A table such as a triangle of ones, cut along several axes."""
+    table, like = scene.call.roles[role], scene.call.roles[other]
+    places = _clashes(table, like)
+    made = [weight.label for axis in scene.axes(table) for weight in axis.weights()]
+    larger = all(table.shape[-place] > like.shape[-place] for place in places)
+    if len(places) < 2 or not larger or not made or not all(label.startswith("axis ") for label in made):
+        return
+    text = scene.call.texts.get(other, "")
+    sizes = {place: f":{text}.shape[-{place}]" if text.isidentifier() else f":{like.shape[-place]}" for place in places}
+    cut = [sizes.get(table.ndim - axis, ":") for axis in range(table.ndim)]
+    short = [
+        f":{like.shape[-(table.ndim - axis)]}" if table.ndim - axis in sizes else ":" for axis in range(table.ndim)
+    ]
+    yield scene.transform(role, f"[{', '.join(cut)}]", 7, passed_through(f"[{', '.join(short)}]"))
 
 
 def _shorter_input(scene: Scene, axis: Any, size: int) -> Iterator[Remedy]:
@@ -245,16 +263,24 @@ def _uneven(scene: Scene, pair: tuple[str, str]) -> Mismatch:
         edit = scene.replacing(lambda tensors, *_, **__: torch.stack(list(tensors)))
         found.remedies.append(Remedy("`torch.stack` in place of `torch.cat`", edit, scene.line, 8))
     dim = call.roles.get("dim", 0)
-    for place in range(large.ndim if large.ndim - small.ndim == 1 and isinstance(dim, int) else 0):
-        rest = [size for axis, size in enumerate(large.shape) if axis != place]
-        if rest == list(small.shape):
-            found.remedies.append(scene.transform(role, f".unsqueeze({place})", 10))
-        elif place != dim % large.ndim and rest[:-1] == list(small.shape[:-1]):
-            sizes = [large.shape[place] if axis == place else -1 for axis in range(large.ndim)]
-            text = f".unsqueeze({place}).expand({', '.join(map(str, sizes))})"
-            change = scene.transform(role, text, 12)
-            found.remedies.append(change)
+    if isinstance(dim, int) and large.ndim - small.ndim == 1 and small.ndim:
+        found.remedies += _same_rank(scene, (role, pair[0] if role == pair[1] else pair[1]), dim % large.ndim)
     return found
+
+
+def _same_rank(scene: Scene, pair: tuple[str, str], dim: int) -> Iterator[Remedy]:
+    """The part with fewer axes given one more, or the other one's axis of size 1 taken away."""
+    small, large = (scene.call.roles[name] for name in pair)
+    for place in range(large.ndim):
+        rest = [(axis, size) for axis, size in enumerate(large.shape) if axis != place]
+        fits = all(size == have or axis == dim for (axis, size), have in zip(rest, small.shape, strict=True))
+        if fits and large.shape[place] == 1 and place != dim:
+            yield scene.transform(pair[1], f".squeeze({place})", 6)
+        if fits and (place == dim or large.shape[place] == 1):
+            yield scene.transform(pair[0], f".unsqueeze({place})", 10)
+        elif fits:
+            sizes = [str(large.shape[place]) if axis == place else "-1" for axis in range(large.ndim)]
+            yield scene.transform(pair[0], f".unsqueeze({place}).expand({', '.join(sizes)})", 11 + (place > 0))
 
 
 def _unequal(scene: Scene, pair: tuple[str, str], axes: Sequence[int], dim: int) -> Mismatch:
@@ -267,7 +293,16 @@ def _unequal(scene: Scene, pair: tuple[str, str], axes: Sequence[int], dim: int)
     others = [i for i in range(a.ndim) if a.shape[i] != b.shape[i]]
     if len(others) == 1 and "dim" in call.slots:
         edit = scene.changing("dim", lambda _: others[0])
-        found.remedies.append(Remedy(f"`dim={others[0]}` in place of `dim={dim}`", edit, scene.line, 6, recipe="dim"))
+        found.remedies.append(
+            Remedy(
+                f"`dim={others[0]}` in place of `dim={dim}`",
+                edit,
+                scene.line,
+                6,
+                recipe="dim",
+                target=f"`dim` at {nearby(scene.line)}",
+            )
+        )
     elif len(others) == 1:
         edit = scene.replacing(lambda tensors, *_, **__: torch.cat(tensors, others[0]))
         found.remedies.append(
@@ -283,8 +318,11 @@ def _unequal(scene: Scene, pair: tuple[str, str], axes: Sequence[int], dim: int)
         if len(axes) == 1 and tensor.shape[axes[0]] == 1:
             sizes = [-1] * tensor.ndim
             sizes[axes[0]] = other_size.shape[axes[0]]
-            text = f".expand({', '.join(map(str, sizes))})"
-            found.remedies.append(scene.transform(role, text, 10))
+            partner = call.texts.get(pair[1] if role == pair[0] else pair[0], "")
+            said = [f"{partner}.shape[{axes[0]}]" if n != -1 and partner.isidentifier() else str(n) for n in sizes]
+            text = f".expand({', '.join(said)})"
+            change = passed_through(f".expand({', '.join(map(str, sizes))})")
+            found.remedies.append(scene.transform(role, text, 10, change))
     return found
 
 

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tensorscope.live.postmortem.scene import Mismatch, Remedy
+from tensorscope.live.postmortem.scene import Mismatch, Remedy, attached
+from tensorscope.live.postmortem.source import written
 from tensorscope.reports import shape_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from tensorscope.live.postmortem.scene import Scene
@@ -62,12 +65,34 @@ def gather(scene: Scene) -> Mismatch | None:
     if index.ndim != x.ndim:
         title = f"{scene.subject}: the index `{name}` has {index.ndim} {_axes(index)} and `{source}` has {x.ndim}"
         found = Mismatch(title, [(name, axis, None) for axis in scene.axes(index)[:1]], layout=True)
+        found.remedies += _along(scene, x, index, dim)
         for place in (dim % max(x.ndim, 1), *range(index.ndim + 1)):
             if index.ndim == x.ndim - 1 and place <= index.ndim:
                 rank = 5 if place == dim % x.ndim else 45
                 found.remedies.append(scene.transform("index", f".unsqueeze({place})", rank))
         return found
     return _beyond(scene, x, index, dim) or _too_long(scene, x, index, dim)
+
+
+def _along(scene: Scene, x: Tensor, index: Tensor, dim: int) -> Iterator[Remedy]:
+    """One index for each row: stretched over what is scattered, or taken off again after gathering."""
+    call = scene.call
+    source, place = call.tensor("src", "source"), dim % max(x.ndim, 1)
+    if index.ndim != 1 or x.ndim < 2:
+        return
+    if source is not None and source.ndim == x.ndim and source.shape[place] == index.shape[0]:
+        view = [None] * x.ndim
+        text = ", ".join(":" if axis == place else "None" for axis in range(x.ndim))
+        said = f"[{text}].expand_as({call.text('src' if 'src' in call.roles else 'source')})"
+        key = tuple(slice(None) if axis == place else entry for axis, entry in enumerate(view))
+        yield scene.transform("index", said, 3, lambda t: t[key].expand(source.shape))
+    if call.op == "gather" and place == 1 and x.ndim == 2:
+        new = (
+            f"{attached(call.text('input'), '.gather')}(1, {attached(call.text('index'), '.unsqueeze(1)')}).squeeze(1)"
+        )
+        said = f"`{new}` in place of `{written(scene.node)}`"
+        edit = scene.replacing(lambda t, d, i, *_: t.gather(d, i.unsqueeze(1)).squeeze(1))
+        yield Remedy(said, edit, scene.line, 7)
 
 
 def _beyond(scene: Scene, x: Tensor, index: Tensor, dim: int) -> Mismatch | None:
@@ -222,10 +247,12 @@ def _round(shape: str) -> str:
     return shape.replace("[", "(").replace("]", ")")
 
 
+_ALONG = ("gather", "scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce", "index_select")
+
 ANALYSES: dict[str, Any] = {
     "embedding": embedding,
     "embedding_bag": embedding,
-    **dict.fromkeys(("gather", "scatter", "scatter_", "scatter_add", "scatter_add_", "index_select"), gather),
+    **dict.fromkeys(_ALONG, gather),
     **dict.fromkeys(("take_along_dim", "index_add", "index_add_", "index_copy_", "index_fill_"), gather),
     **dict.fromkeys(("getitem", "setitem", "select"), indexed),
     "narrow": selected,

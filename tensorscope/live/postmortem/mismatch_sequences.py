@@ -36,17 +36,11 @@ def multi_head(scene: Scene) -> Mismatch | None:
                 f"{scene.subject} got {name}s of width {tensor.shape[-1]} and takes {want}",
                 [(call.text(name), axis, want)],
             )
-            sized = [scene.rebuild(scene.path, 15, **_widths(scene, attribute, tensor.shape[-1]))]
+            sized = [scene.rebuild(scene.path, 15, kdim=key.shape[-1], vdim=value.shape[-1])]
             sized.append(scene.resized_producer(axis, want))
             found.remedies += [remedy for remedy in sized if remedy is not None]
             return found
     return _masks(scene, query, key) or _pairs(scene, query, key, value)
-
-
-def _widths(scene: Scene, attribute: str, size: int) -> dict[str, int]:
-    module = scene.module
-    widths = {"kdim": module.kdim, "vdim": module.vdim} if isinstance(module, nn.MultiheadAttention) else {}
-    return widths | {attribute: size}
 
 
 def _other_width(scene: Scene, query: Tensor, width: int) -> Mismatch:
@@ -100,6 +94,11 @@ def _masks(scene: Scene, query: Tensor, key: Tensor) -> Mismatch | None:
     texts = f"{shape_text(wanted[0])} or (batch · heads, …) {shape_text(wanted[1])}"
     found = Mismatch(f"{scene.subject}: `attn_mask` is {shape_text(tuple(mask.shape))}, it takes {texts}")
     found.blamed = [("attn_mask", axis, None) for axis in scene.axes(mask)[-1:]]
+    if tuple(mask.shape) == (batch, source) and mask.dtype == torch.bool and "attn_mask" in scene.failure.kwargs:
+        func = scene.failure.func
+        moved = scene.replacing(lambda *a, **k: func(*a, **{**k, "attn_mask": None, "key_padding_mask": mask}))
+        said = "pass it as `key_padding_mask`: it says which keys are padding"
+        found.remedies.append(Remedy(said, moved, scene.line, 5))
     if mask.ndim >= 2 and mask.shape[-2] >= length and mask.shape[-1] >= source:
         cut = f"[..., :{length}, :{source}]" if mask.ndim > 2 else f"[:{length}, :{source}]"
         found.remedies.append(scene.transform("attn_mask", cut, 10))
@@ -154,11 +153,15 @@ def transformer(scene: Scene) -> Mismatch | None:
 
 def _batch_first(scene: Scene) -> Iterator[Remedy]:
     module = scene.module
-    parts = {path: part for path, part in module.named_modules(prefix=scene.path) if hasattr(part, "batch_first")}
-    if scene.depth and parts and type(module).__name__.startswith("Transformer"):
+    modules = dict(scene.root.named_modules())
+    above = [".".join(scene.path.split(".")[:n]) for n in range(1, scene.path.count(".") + 2)]
+    whole = next((p for p in above if p in modules and type(modules[p]).__name__.startswith("Transformer")), None)
+    if scene.depth and whole is not None:
+        # The layers inside take the argument from the constructor of the whole.
+        parts = {p: m for p, m in modules.items() if p.startswith(whole) and hasattr(m, "batch_first")}
         first = not next(iter(parts.values())).batch_first
-        said = f"make `{scene.path}` with `batch_first={first}`"
-        yield scene.reset({path: {"batch_first": first} for path in parts}, said, 12)
+        said = f"make `{scene.shown(whole)}` with `batch_first={first}`"
+        yield scene.reset({path: {"batch_first": first} for path in parts}, said, 8)
     elif hasattr(module, "batch_first") and scene.depth:
         remedy = scene.rebuild(scene.path, 18, batch_first=not module.batch_first)
         if remedy is not None:
@@ -275,6 +278,10 @@ def _state(scene: Scene, x: Tensor, module: nn.Module) -> Mismatch | None:
     title = f"{scene.subject}: the hidden state is {shape_text(tuple(hidden.shape))} and has to be {shape_text(want)}"
     pairs = zip(scene.axes(hidden), want, strict=False)
     found = Mismatch(title, [(call.text(role), axis, size) for axis, size in pairs if axis.size != size])
+    sized = [scene.resized_producer(axis, size, 12) for _, axis, size in found.blamed if size is not None]
+    found.remedies += [remedy for remedy in sized if remedy is not None]
+    if hidden.ndim == len(want) and hidden.shape[-1] != want[-1]:
+        found.remedies += filter(None, [scene.rebuild(scene.path, 22, hidden_size=hidden.shape[-1])])
     found.remedies += _states(scene, role, want)
     return found
 
@@ -304,12 +311,24 @@ def _states(scene: Scene, role: str, want: tuple[int, ...]) -> Iterator[Remedy]:
         yield Remedy(f"`.transpose(0, 1)`{many}", edit(lambda t: t.transpose(0, 1).contiguous()), scene.line, 15)
     if hidden.ndim == len(want) - 1 and tuple(hidden.shape) == want[1:]:
         yield Remedy(f"`.unsqueeze(0)`{many}", edit(lambda t: t.unsqueeze(0)), scene.line, 6)
+    steps = scene.replay.steps
+    maker = scene.replay.provenance.maker(hidden)
+    if maker is not None and steps[maker].op not in _BLANK:
+        yield from _batch_first(scene)
+        return  # a state that was computed is not to be thrown away
     zeros = edit(lambda t: t.new_zeros(want))
-    sizes = ", ".join(map(str, want))
-    yield Remedy(f"make the hidden state `torch.zeros({sizes})`", zeros, scene.line, 18)
+    text = call.texts.get("input", "")
+    place = 0 if getattr(scene.module, "batch_first", False) else 1
+    batch = f"{text}.shape[{place}]" if text.isidentifier() and len(want) == 3 else ""
+    sizes = ", ".join(batch if batch and i == 1 else str(n) for i, n in enumerate(want))
+    old = call.texts.get(role.partition("[")[0], "")
+    alone = old.isidentifier() and "[" not in role
+    said = f"`torch.zeros({sizes})` in place of `{old}`" if alone else f"make the hidden state `torch.zeros({sizes})`"
+    yield Remedy(said, zeros, scene.line, 18)
     yield from _batch_first(scene)
 
 
+_BLANK = ("zeros", "zeros_like", "new_zeros", "randn", "rand", "ones", "empty", "full", "to", "clone", "detach")
 _TRANSFORMERS = ("transformer", "transformer_encoder", "transformer_decoder")
 
 ANALYSES: dict[str, Any] = {

@@ -37,7 +37,8 @@ def view(scene: Scene) -> Mismatch | None:
     elements = x.numel() if whole else _axis_size(scene, x)
     text = call.text(next(name for name in ("input", "self") if name in call.roles))
     have = f"{elements} elements" if whole else f"the axis of {elements}"
-    product = f"{' · '.join(str(n) for n in sizes if n != -1)} = {math.prod(n for n in sizes if n != -1)}"
+    given = [str(n) for n in sizes if n != -1]
+    product = f"{' · '.join(given)} = {math.prod(map(int, given))}" if len(given) > 1 else "".join(given)
     if -1 in sizes:
         title = f"{scene.subject}: {have} cannot be divided by {product}"
     else:
@@ -67,7 +68,11 @@ def _axis_size(scene: Scene, x: Tensor) -> int:
 
 def _divisible(scene: Scene, axis: Axis, sizes: Sequence[int]) -> Iterator[Remedy]:
     """An axis that is split into parts that it can't be divided into."""
-    for size in sizes[1:]:
+    texts = _written_sizes(scene)
+    quotients = {place for place, text in enumerate(texts) if "//" in written(text)}
+    for place, size in list(enumerate(sizes))[1:]:
+        if place in quotients:
+            continue
         if 1 < size < axis.size and axis.size % size and axis.size // size in sizes and axis.size not in sizes:
             low = axis.size - axis.size % size
             said = f"a size that {size} divides: {low} or {low + size} in place of {axis.size}"
@@ -85,6 +90,11 @@ def _unflattened(scene: Scene, axis: Axis, sizes: Sequence[int]) -> Iterator[Rem
             new = (*sizes[:place], axis.size // rest, *sizes[place + 1 :])
             if (remedy := scene.rebuild(scene.path, 20 + place, unflattened_size=new)) is not None:
                 yield remedy
+    side = round((axis.size / sizes[0]) ** (1 / (len(sizes) - 1))) if len(sizes) > 2 and sizes[0] else 0
+    if scene.depth and side and sizes[0] * side ** (len(sizes) - 1) == axis.size:
+        new = (sizes[0], *[side] * (len(sizes) - 1))  # as many channels, another map
+        if (remedy := scene.rebuild(scene.path, 12, unflattened_size=new)) is not None:
+            yield remedy
         elif rest and axis.size % rest == 0 and (role := _sizes_role(scene)) is not None:
             new = (*sizes[:place], axis.size // rest, *sizes[place + 1 :])
             said = f"sizes {new} in place of {tuple(sizes)}"

@@ -68,6 +68,7 @@ class Step:
         args: its positional arguments, None in place of tensors.
         kwargs: its keyword arguments, likewise.
         sources: the steps that made its operands.
+        taken: shapes of its operands.
     """
 
     op: str
@@ -77,6 +78,7 @@ class Step:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     sources: tuple[int, ...] = ()
+    taken: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +276,13 @@ class _Watcher(TorchFunctionMode):
 
     def _write(self, func: Any, step: Step, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         results = list(leaves(result))
-        sources = {self.provenance.maker(tensor) for tensor in leaves((args, kwargs))}
+        operands = list(leaves((args, kwargs)))
+        sources = {self.provenance.maker(tensor) for tensor in operands}
         self.provenance.follow(len(self.steps), step.module, func, args, kwargs, result)
         if not results:
             return  # a question about a tensor
         step.shapes = tuple(tuple(tensor.shape) for tensor in results)
+        step.taken = tuple(tuple(tensor.shape) for tensor in operands)
         step.args, step.kwargs = tree_map_only(torch.Tensor, lambda _: None, (args, kwargs))
         step.sources = tuple(sorted(source for source in sources if source is not None))
         self.steps.append(step)

@@ -293,7 +293,9 @@ class Scene:
         if not can_rebuild(module) or not hasattr(module, "padding"):
             return
         for name, value in _paddings(module, axis.parts[0].size, size):
-            if (remedy := self.rebuild(axis.module, rank, **{name: value})) is not None:
+            # A window that was forgotten to be as coarse as the other is likelier than one that is too coarse.
+            finer = name == "stride" and value < _first(module.stride)
+            if (remedy := self.rebuild(axis.module, rank + 6 * finer, **{name: value})) is not None:
                 yield remedy
 
     def resized_consumer(self, attribute: str, size: int, rank: int = 20) -> Remedy | None:
@@ -365,6 +367,10 @@ class Scene:
             for tensor, text in pairs
             if value is tensor and isinstance(value, torch.Tensor)
         ]
+
+
+def _first(value: Any) -> int:
+    return int(value[0]) if isinstance(value, tuple) else int(value)
 
 
 def _paddings(module: nn.Module, size: int, wanted: int) -> Iterator[tuple[str, int]]:

@@ -13,7 +13,7 @@ from tensorscope.live.postmortem.scene import Scene
 from tensorscope.reports import Fix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from tensorscope.live.postmortem.replay import Replay
     from tensorscope.live.postmortem.scene import Mismatch, Remedy
@@ -105,14 +105,8 @@ def _is_outer(seen: Replay, index: int) -> bool:
     step = seen.steps[index]
     if step.op not in BROADCASTING or not step.shapes:
         return False
-    operands = list(_operands(seen, step.sources))
-    made = math.prod(step.shapes[0])
-    ranks = {len(shape) for shape in operands}
-    return len(operands) == 2 and len(ranks) == 2 and min(ranks) > 0 and all(math.prod(s) < made for s in operands)
-
-
-def _operands(seen: Replay, sources: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    yield from (seen.steps[source].shapes[0] for source in sources if seen.steps[source].shapes)
+    made, ranks = math.prod(step.shapes[0]), {len(shape) for shape in step.taken}
+    return len(step.taken) == 2 and len(ranks) == 2 and min(ranks) > 0 and all(math.prod(s) < made for s in step.taken)
 
 
 def _fix(remedy: Remedy, scene: Scene, *, verified: bool, more: str = "") -> Fix:
