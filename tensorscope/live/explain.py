@@ -50,7 +50,7 @@ def explain(error: BaseException, model: nn.Module | None = None) -> ShapeReport
     """
     if (known := getattr(error, _ATTRIBUTE, None)) is not None:
         return ShapeReport.from_json(known)
-    crash = next(filter(_is_ours, map(read_crash, _causes(error))), None)
+    crash = next((c for c in (read_crash(cause, error) for cause in _causes(error)) if _is_ours(c)), None)
     if crash is None:
         return None
     with ONE_AT_A_TIME, quiet():

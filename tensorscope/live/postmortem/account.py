@@ -303,7 +303,11 @@ def _all_terms(scene: Scene, found: Mismatch, names: Mapping[InputAxis, str]) ->
     for name, axis, wanted in found.blamed[:4] if found.kind in _ABOUT_SIZES else ():
         if wanted is None and axis.kind is Kind.INPUT:
             continue  # as it was given, and not said to be wrong
-        for term, text in terms(axis, names):
+        made = (formula(axis) or "").partition(" = ")[2] if axis is not found.blamed[0][1] else ""
+        told = terms(axis, names)
+        if made and len(told) == 1:
+            told = ((str(axis.size), f"{made}, of {told[0][1]}"),)
+        for term, text in told:
             said = re.sub(rf"(?<=[` ]){re.escape(scene.prefix)}", "", text) if scene.prefix else text
             yield term, f"{said}, in `{name}`" if several else said
 

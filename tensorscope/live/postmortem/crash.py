@@ -92,14 +92,28 @@ class Crash:
         return None
 
 
-def read_crash(error: BaseException) -> Crash:
-    """Read an exception's traceback."""
+def read_crash(error: BaseException, raised: BaseException | None = None) -> Crash:
+    """Read an exception's traceback.
+
+    Args:
+        error: the exception.
+        raised: what was raised from it, whose frames lead to those of the exception.
+    """
+    inner = _levels(error)
+    outer = _levels(raised) if raised is not None else ()
+    frames = [level.frame for level in outer]
+    if inner and inner[0].frame in frames:
+        return Crash(error, (*outer[: frames.index(inner[0].frame)], *inner))
+    return Crash(error, inner)
+
+
+def _levels(error: BaseException) -> tuple[Level, ...]:
     levels = []
     step = error.__traceback__
     while step is not None:
         levels.append(Level(step.tb_frame, Place(step.tb_frame.f_code, step.tb_lasti, step.tb_lineno)))
         step = step.tb_next
-    return Crash(error, tuple(levels))
+    return tuple(levels)
 
 
 def is_torchs(file: str) -> bool:

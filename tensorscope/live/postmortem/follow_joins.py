@@ -105,6 +105,14 @@ def _pieces(call: Operation) -> list[Axes]:
     return [replaced(axes, dim, _piece(call, axis, how, number, len(found))) for number in range(len(found))]
 
 
+def _gated(call: Operation) -> list[Axes]:
+    """A gated linear unit: one half of an axis gates the other."""
+    axes = call.operand(0, "input")
+    dim = position(call.value(1, "dim", -1), len(axes))
+    rule = Rule(lambda length: length // 2 if length % 2 == 0 else None, quotient(2).text)
+    return [replaced(axes, dim, call.made(Kind.PART, (axes[dim],), rule, call.op))]
+
+
 def _was_joined(axis: Axis, found: list[int]) -> bool:
     """Whether the pieces are what an axis was joined from."""
     return axis.kind is Kind.SUM and [part.size for part in axis.parts] == found
@@ -247,6 +255,7 @@ RULES: dict[str, Follow] = {
         ],
         _pieces,
     ),
+    "glu": _gated,
     "unbind": _unbound,
     "select": _selected,
     "narrow": _narrowed,

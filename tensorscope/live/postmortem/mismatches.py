@@ -41,6 +41,10 @@ _ANALYSES: dict[str, Any] = {
 _HIGHEST_RANK = 5
 # Operations whose own analysis knows their dtypes better than the general one.
 _OWN_KINDS = {"cross_entropy", "nll_loss", "embedding", "embedding_bag", "gather", "one_hot", "index_select"}
+# What small changes of an operand's axes may help with.
+_ABOUT_AXES = re.compile(
+    r"\bdim(s|ension|ensions|ensional)?\b|\d-?D\b|\brank\b|vector|matrix|matrices|scalar|batch|shape", re.I
+)
 _GOT = re.compile(r"\bgot:? (input )?(with )?(?P<got>\d+)\b.*?\bexpect\w*( \w+){0,4}? (?P<wanted>\d+)\b", re.S)
 _WANTED = re.compile(
     r"\b(expect\w*|equal to|match|should be|must be)\b[^\d]{0,60}(?P<wanted>\d+)\b.*?"
@@ -63,7 +67,7 @@ def find_mismatch(scene: Scene) -> Mismatch:
 
 def _plain(scene: Scene) -> Mismatch:
     """Torch's words, and the operand that they are about."""
-    found = Mismatch(_quoted(scene), layout=True)
+    found = Mismatch(_quoted(scene), layout=_ABOUT_AXES.search(scene.message) is not None)
     said = _GOT.search(scene.message) or _WANTED.search(scene.message)
     got, wanted = (int(said["got"]), int(said["wanted"])) if said else (None, None)
     axes = [

@@ -327,6 +327,9 @@ class _Watcher(TorchFunctionMode):
 
     def _failure(self, error: Exception) -> Failure:
         """What failed: the torch function that raised, or else what the frames say."""
+        known = self._failed
+        if known is not None and error.__cause__ is known[0]:  # and raised again in other words
+            return replace(self._failure(known[0]), crash=read_crash(known[0], error))
         crash = read_crash(error)
         module, scene = crash.module, crash.scene
         path = self._paths.get(id(module), "") if module is not None else ""
