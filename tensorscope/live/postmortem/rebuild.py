@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 # Attributes that say how large an axis is that a module makes.
 MAKES = ("out_features", "out_channels", "embedding_dim", "hidden_size", "num_features", "num_channels", "embed_dim")
@@ -134,3 +134,30 @@ def _short(key: str, value: object) -> str:
     if isinstance(value, tuple) and alike and (key in _WINDOW or len(value) == 1):
         return repr(value[0])
     return repr(value)
+
+
+def first_of(value: Any) -> int:
+    """A window's setting along its first axis."""
+    return int(value[0]) if isinstance(value, tuple) else int(value)
+
+
+def paddings(module: nn.Module, size: int, wanted: int) -> Iterator[tuple[str, int]]:
+    """Paddings with which a window over an axis makes it as large as wanted."""
+    first = {
+        name: entry[0] if isinstance(entry := getattr(module, name, default), tuple) else entry
+        for name, default in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0))
+    }
+    if not all(isinstance(value, int) for value in first.values()):
+        return
+    kernel, stride, now, dilation, _ = first.values()
+    if "Transpose" in type(module).__name__:
+        more = wanted - ((size - 1) * stride - 2 * now + dilation * (kernel - 1) + 1)
+        if 0 <= more < max(stride, dilation):
+            yield "output_padding", more
+        return
+    for other in range(1, 5):
+        if (size + 2 * now - dilation * (kernel - 1) - 1) // other + 1 == wanted and other != stride:
+            yield "stride", other
+    for padding in range(dilation * kernel):
+        if (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 == wanted and padding != now:
+            yield "padding", padding

@@ -14,7 +14,16 @@ from torch import nn
 from tensorscope.live.postmortem.axes import Kind
 from tensorscope.live.postmortem.calls import Call, changed, operand, read_call, spoken
 from tensorscope.live.postmortem.crash import CALLS
-from tensorscope.live.postmortem.rebuild import MAKES, can_rebuild, constructor, rebuilt, siblings, usual
+from tensorscope.live.postmortem.rebuild import (
+    MAKES,
+    can_rebuild,
+    constructor,
+    first_of,
+    paddings,
+    rebuilt,
+    siblings,
+    usual,
+)
 from tensorscope.live.postmortem.replay import Edit
 from tensorscope.live.postmortem.source import making_of, written
 from tensorscope.reports import nearby
@@ -292,9 +301,9 @@ class Scene:
         module = self.root.get_submodule(axis.module)
         if not can_rebuild(module) or not hasattr(module, "padding"):
             return
-        for name, value in _paddings(module, axis.parts[0].size, size):
+        for name, value in paddings(module, axis.parts[0].size, size):
             # A window that was forgotten to be as coarse as the other is likelier than one that is too coarse.
-            finer = name == "stride" and value < _first(module.stride)
+            finer = name == "stride" and value < first_of(module.stride)
             if (remedy := self.rebuild(axis.module, rank + 6 * finer, **{name: value})) is not None:
                 yield remedy
 
@@ -367,32 +376,6 @@ class Scene:
             for tensor, text in pairs
             if value is tensor and isinstance(value, torch.Tensor)
         ]
-
-
-def _first(value: Any) -> int:
-    return int(value[0]) if isinstance(value, tuple) else int(value)
-
-
-def _paddings(module: nn.Module, size: int, wanted: int) -> Iterator[tuple[str, int]]:
-    """Paddings with which a window over an axis makes it as large as wanted."""
-    first = {
-        name: entry[0] if isinstance(entry := getattr(module, name, default), tuple) else entry
-        for name, default in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0))
-    }
-    if not all(isinstance(value, int) for value in first.values()):
-        return
-    kernel, stride, now, dilation, _ = first.values()
-    if "Transpose" in type(module).__name__:
-        more = wanted - ((size - 1) * stride - 2 * now + dilation * (kernel - 1) + 1)
-        if 0 <= more < max(stride, dilation):
-            yield "output_padding", more
-        return
-    for other in range(1, 5):
-        if (size + 2 * now - dilation * (kernel - 1) - 1) // other + 1 == wanted and other != stride:
-            yield "stride", other
-    for padding in range(dilation * kernel):
-        if (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 == wanted and padding != now:
-            yield "padding", padding
 
 
 def passed_through(suffix: str) -> Callable[[Any], Any]:

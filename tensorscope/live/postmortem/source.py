@@ -111,14 +111,20 @@ def _stamp(file: str) -> int:
 
 
 def making_of(root: nn.Module, path: str) -> str:
-    """`file:line` at which a module is made in its owner's `__init__`, empty if that is not to be found."""
-    names = path.split(".")
+    """`file:line` at which a module is made in its owner's `__init__`, empty if that is not to be found.
+
+    Of a part of a block that is there several times, it is the line that makes the block.
+    """
+    names, general = path.split("."), ""
     for depth in range(len(names) - 1, -1, -1):
         owner = _submodule(root, names[:depth])
         if owner is None or type(owner).__module__.startswith("torch."):
             continue
-        return _assigned(type(owner), names[depth], names[depth + 1 :])
-    return ""
+        line = _assigned(type(owner), names[depth], names[depth + 1 :])
+        if depth == 0 or sum(type(module) is type(owner) for module in root.modules()) == 1:
+            return line or general
+        general = general or line  # which makes the same part of other blocks too
+    return general
 
 
 def _submodule(root: nn.Module, names: list[str]) -> nn.Module | None:

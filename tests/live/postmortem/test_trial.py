@@ -12,7 +12,7 @@ from torch import nn
 from tensorscope.live.postmortem import trial
 from tensorscope.live.postmortem.crash import read_crash
 from tensorscope.live.postmortem.programs import programs
-from tensorscope.live.postmortem.replay import Edit, replay
+from tensorscope.live.postmortem.replay import Edit, Program, Replay, replay
 from tensorscope.live.postmortem.scene import Mismatch, Remedy, Scene
 from tensorscope.live.postmortem.trial import try_fixes
 from tensorscope.reports import Fix
@@ -81,15 +81,15 @@ def test_siblings_are_changed_too_where_one_alone_does_not_help(scene: Scene) ->
 
 
 def test_the_search_ends(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs: list[Edit] = []
+    runs: list[Edit | None] = []
 
-    def refuse(_: Scene, edit: Edit, __: bool) -> bool:
+    def fails(program: Program, edit: Edit | None = None, **_: Any) -> Replay:
         runs.append(edit)
-        return False
+        return scene.replay
 
-    monkeypatch.setattr(trial, "_runs", refuse)
+    monkeypatch.setattr(trial, "replay", fails)
     assert tried(scene, *(Remedy(f"{n}", layer(n), wider=layer(n)) for n in range(50))) == ()
-    assert len(runs) == 14
+    assert len(runs) == trial._MOST
 
 
 def test_other_layouts_are_tried_where_nothing_else_helps() -> None:
