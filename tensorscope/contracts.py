@@ -96,7 +96,9 @@ class Several:
     besides: Besides = Besides.NOTHING
 
     def __str__(self) -> str:
-        return f"({', '.join(map(str, self.parts))}{',' if len(self.parts) == 1 else ''})"
+        texts = list(map(str, self.parts))
+        ends = len(texts) == 1 or not texts[-1]  # a comma that makes it a tuple, or keeps a last scalar
+        return f"({', '.join(texts)}{',' * ends})"
 
 
 @dataclass(frozen=True, slots=True)

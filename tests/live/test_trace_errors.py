@@ -117,10 +117,10 @@ def test_an_error_that_nobody_catches_is_explained_without_a_with_block(tmp_path
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout.startswith("seen RuntimeError")
-    assert "`1` got 5 features and takes 6" in done.stdout
+    assert "`1` (Linear) got 5 features and takes 6" in done.stdout
     run = open_run(tmp_path / "run")
     assert run.status == "died"
-    assert [report.title for report in run.reports] == ["`1` got 5 features and takes 6"]
+    assert [report.title for report in run.reports] == ["`1` (Linear) got 5 features and takes 6"]
 
 
 def test_other_errors_are_left_alone(tmp_path: Path) -> None:

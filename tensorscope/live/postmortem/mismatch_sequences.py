@@ -317,13 +317,13 @@ def _states(scene: Scene, role: str, want: tuple[int, ...]) -> Iterator[Remedy]:
         yield from _batch_first(scene)
         return  # a state that was computed is not to be thrown away
     zeros = edit(lambda t: t.new_zeros(want))
-    text = call.texts.get("input", "")
-    place = 0 if getattr(scene.module, "batch_first", False) else 1
-    batch = f"{text}.shape[{place}]" if text.isidentifier() and len(want) == 3 else ""
-    sizes = ", ".join(batch if batch and i == 1 else str(n) for i, n in enumerate(want))
-    old = call.texts.get(role.partition("[")[0], "")
-    alone = old.isidentifier() and "[" not in role
-    said = f"`torch.zeros({sizes})` in place of `{old}`" if alone else f"make the hidden state `torch.zeros({sizes})`"
+    old = call.texts.get(role, "")
+    text, place = call.texts.get("input", ""), 0 if getattr(scene.module, "batch_first", False) else 1
+    sizes = list(map(str, want))
+    said = f"make the hidden state `torch.zeros({', '.join(sizes)})`"
+    if old.isidentifier():
+        sizes[1:2] = [f"{text}.shape[{place}]"] if text.isidentifier() and len(want) == 3 else sizes[1:2]
+        said = f"`torch.zeros({', '.join(sizes)})` in place of `{old}`"
     yield Remedy(said, zeros, scene.line, 18)
     yield from _batch_first(scene)
 
