@@ -94,7 +94,10 @@ def test_the_way_is_told_oldest_first_one_line_an_operand() -> None:
     way = tuple(
         OriginStep("o", "", (size,), f"op{size}", operand=name) for size, name in ((3, "q"), (2, "q"), (5, "k"))
     )
-    assert ShapeReport("t", "", "", origin=way).facts()["path"].splitlines() == ["q: op2 (2,) → op3 (3,)", "k: op5 (5,)"]
+    assert ShapeReport("t", "", "", origin=way).facts()["path"].splitlines() == [
+        "q: op2 (2,) → op3 (3,)",
+        "k: op5 (5,)",
+    ]
 
 
 def test_only_the_first_line_of_torchs_error_is_told() -> None:

@@ -22,6 +22,7 @@ class Kind(Enum):
     MADE = auto()  # of a tensor made on the spot, such as by `arange`
     OUTSIDE = auto()  # of a tensor that nobody was seen to make, such as a target
     INSERTED = auto()  # of size 1, put there on purpose: `unsqueeze`, `None`, `keepdim`
+    TAKEN = auto()  # of size 1, a slice of a longer one: `x[:, :1]`
     DERIVED = auto()  # computed from others: a window, a slice, an axis of steps put together
     PART = auto()  # a factor of an axis that was split
     MERGED = auto()  # several axes in one
@@ -103,10 +104,12 @@ class Scramble:
     Attributes:
         before: the axes that went in.
         after: those that came out.
+        sure: whether no cut of one axis explains it; where one does, only the sizes are those of a transposition.
     """
 
     before: tuple[Axis, ...]
     after: tuple[Axis, ...]
+    sure: bool = True
 
     @property
     def mixes_batch(self) -> bool:
@@ -148,7 +151,7 @@ def reshaped(axes: Sequence[Axis], sizes: Sizes) -> tuple[tuple[Axis, ...], list
     if 0 in sizes or any(axis.size == 0 for axis in axes):
         return tuple(Axis(size, Kind.DERIVED) for size in sizes), []
     found, scrambles = _matched([leaf for axis in axes for leaf in axis.leaves()], sizes)
-    if scrambles and not any(scramble.mixes_batch for scramble in scrambles):
+    if any(scramble.sure for scramble in scrambles) and not any(scramble.mixes_batch for scramble in scrambles):
         # What was merged before is one axis to whoever goes on with it, such as shuffled channels.
         whole, left = _matched(axes, sizes)
         found, scrambles = (found, scrambles) if left else (whole, [])
@@ -161,10 +164,10 @@ def _matched(axes: Sequence[Axis], sizes: Sizes) -> tuple[list[Axis], list[Scram
     scrambles: list[Scramble] = []
     real = [axis for axis in axes if axis.size != 1]
     for sources, targets in _stretches(real, [size for size in sizes if size != 1]):
-        after, scrambled = _stretch(sources, targets)
+        after, sure = _stretch(sources, targets)
         found += after
-        if scrambled:
-            scrambles.append(Scramble(tuple(sources), tuple(after)))
+        if sure is not None:
+            scrambles.append(Scramble(tuple(sources), tuple(after), sure))
     return found, scrambles
 
 
@@ -207,16 +210,21 @@ def _stretches(leaves: list[Axis], wanted: list[int]) -> Iterable[tuple[list[Axi
             right *= step
 
 
-def _stretch(sources: list[Axis], targets: list[int]) -> tuple[list[Axis], bool]:
-    """The new axes of one piece, and whether they are scrambled."""
+def _stretch(sources: list[Axis], targets: list[int]) -> tuple[list[Axis], bool | None]:
+    """The new axes of one piece, and whether they are scrambled for sure; None if nothing looks like it."""
     if len(sources) == 1:
-        return list(sources[0].split(tuple(targets))) if len(targets) > 1 else sources, False
+        return list(sources[0].split(tuple(targets))) if len(targets) > 1 else sources, None
     if len(targets) == 1:
-        return [merged(sources)], False
-    sizes = [axis.size for axis in sources]
-    pieces = _pieces(sizes, targets)
-    if pieces is None or _is_scrambled(pieces) or _is_swap(sources, targets):
+        return [merged(sources)], None
+    pieces = _pieces([axis.size for axis in sources], targets)
+    swap = _is_swap(sources, targets)
+    if pieces is None or _is_scrambled(pieces) or (swap and _has_inner_batch(sources)):
         return [Axis(size, Kind.MIXED) for size in targets], True
+    return _recut(sources, pieces, len(targets)), False if swap else None
+
+
+def _recut(sources: list[Axis], pieces: list[tuple[int, int, int]], targets: int) -> list[Axis]:
+    """The new axes where old and new boundaries nest."""
     cut = [
         axis.split(tuple(size for owner, _, size in pieces if owner == index))
         if sum(owner == index for owner, _, _ in pieces) > 1
@@ -225,8 +233,12 @@ def _stretch(sources: list[Axis], targets: list[int]) -> tuple[list[Axis], bool]
     ]
     flat = [part for parts in cut for part in parts]
     into = [target for _, target, _ in pieces]
-    after = [merged([p for p, t in zip(flat, into, strict=True) if t == target]) for target in range(len(targets))]
-    return after, False
+    return [merged([p for p, t in zip(flat, into, strict=True) if t == target]) for target in range(targets)]
+
+
+def _has_inner_batch(sources: list[Axis]) -> bool:
+    """Whether the batch stands behind another axis, where nobody cuts it, nor joins it with half of that axis."""
+    return not sources[0].holds_batch() and any(axis.origin.leading for axis in sources[1:])
 
 
 def _is_swap(sources: list[Axis], targets: list[int]) -> bool:

@@ -28,6 +28,10 @@ LOSSES = frozenset(
         "margin_ranking_loss",
     ]
 )
+_SAMPLE_LOSSES = LOSSES | {
+    *("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"),
+    *("gaussian_nll_loss", "triplet_margin_loss", "cosine_embedding_loss", "hinge_embedding_loss"),
+}
 
 
 class Broadcasting:
@@ -59,7 +63,8 @@ class Broadcasting:
     def end(self, outputs: list[Seen]) -> Iterator[Mistake]:
         """What broadcast, and was not seen to become a loss."""
         for place, pair in self._pending.items():
-            yield _grown("silent_broadcast", place, *pair)
+            if not any(axis.kind is Kind.TAKEN for axis in pair[0].axes):
+                yield _grown("silent_broadcast", place, *pair)
 
     def _reduced(self, event: Event, x: torch.Tensor) -> Iterator[Mistake]:
         outer = event.seen(x).outer
@@ -99,6 +104,8 @@ def _is_outer(a: Seen, b: Seen, event: Event) -> bool:
         return False
     if any(axis.size == 1 and axis.kind is Kind.INSERTED for axis in a.axes):
         return False  # `x[:, None] - x` is meant
+    if any(axis.kind is Kind.TAKEN for axis in a.axes) and not (event.place.after and a.live and b.outside):
+        return False  # and so may `x[:, :1] - x[:, 0]` be
     data = (seen.live or (seen.outside and event.place.after) for seen in (a, b))
     return all(data) and (event.place.after or _lines_up(a, b))
 
@@ -123,14 +130,34 @@ def _in_loss(event: Event, a: Seen, b: Seen) -> Iterator[Mistake]:
 
 def _grown(rule: str, place: Place, a: Seen, b: Seen) -> Mistake:
     both = _broadcast(a.sizes, b.sizes)
-    every = "every prediction is compared with every target" if rule == "loss_broadcasting" else "all pairs are formed"
+    every = _pairs(place, a, b) if rule == "loss_broadcasting" else "all pairs are formed"
     return Mistake(
         rule,
         place,
         f"shapes {shape_text(a.sizes)} and {shape_text(b.sizes)} broadcast to {shape_text(both)}, so that {every}",
-        f"bring both to the same shape first: `.squeeze(-1)` on the one of shape {shape_text(a.sizes)}, "
-        f"or `.unsqueeze(-1)` on the other",
+        _lining_up(a, b),
         {"elements": float(prod(both)), "meant": float(prod(a.sizes))},
+    )
+
+
+def _pairs(place: Place, a: Seen, b: Seen) -> str:
+    """What a loss that broadcasts does with the samples."""
+    if place.op.rstrip("_") not in ("mul", "multiply", "div", "divide", "true_divide"):
+        return "every prediction is compared with every target"
+    if any(seen.maker in _SAMPLE_LOSSES for seen in (a, b)):
+        return "every sample's loss is multiplied with every weight"
+    return "every sample's value is multiplied with every sample's factor, such as a weight or a target"
+
+
+def _lining_up(a: Seen, b: Seen) -> str:
+    """How to bring two tensors to the same shape of which the first has more axes, or as many."""
+    at = next((p for p, s in enumerate(a.sizes) if s == 1 and (*a.sizes[:p], *a.sizes[p + 1 :]) == b.sizes), None)
+    if at is None:
+        return "bring both to the same shape first: `.flatten()` both, or `a.view_as(b)`"
+    dim = -1 if at == len(a.axes) - 1 else at
+    return (
+        f"bring both to the same shape first: `.squeeze({dim})` on the one of shape {shape_text(a.sizes)}, "
+        f"or `.unsqueeze({dim})` on the other"
     )
 
 

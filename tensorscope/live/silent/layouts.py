@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from tensorscope.events import Severity
 from tensorscope.live.silent.axes import Axis, Kind, Scramble
-from tensorscope.live.silent.ledger import Event, Mistake, Place, Seen, shape_text
+from tensorscope.live.silent.ledger import Event, Mistake, Place, Seen, count_text, shape_text
 from tensorscope.live.silent.moving import index_items
+from tensorscope.live.silent.sequences import RECURRENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ _WANTS: dict[str, tuple[tuple[int, ...], int, str]] = {
     "layer_norm": ((4,), -1, "(batch, height, width, channels)"),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), ((3,), -1, "(batch, seq, features)")),
 }
+_TIME_FIRST = RECURRENT | {"multi_head_attention_forward"}
 _COLOURS = (1, 3, 4)  # channels that images have
 _SMALLEST_IMAGE = 8  # height and width below which three axes look alike
 
@@ -35,12 +37,15 @@ class Layouts:
 
     def __init__(self) -> None:
         self._scrambles: list[tuple[Scramble, Place, Seen]] = []
+        self._guesses: list[tuple[Scramble, Place, Seen]] = []  # that only look like a transposition
         self._learned_from: set[int] = set()  # axes that a weight, or a product, was applied to
 
     def see(self, event: Event) -> Iterator[Mistake]:
         """Look at one operation."""
         for scramble in event.scrambles:
             self._scrambled(event, scramble)
+        if event.name in _TIME_FIRST:
+            self._scrambles += [guess for guess in self._guesses if _runs_along(event, guess[0])]
         if event.name in _LEARNING:
             self._learned_from |= {id(axis) for tensor in event.tensors() for axis in event.seen(tensor).axes}
         yield from _turned(event)
@@ -55,7 +60,7 @@ class Layouts:
         """The reshapes that were not undone."""
         for scramble, place, before in self._scrambles:
             if _is_computed(before) or self._is_used(scramble, before):
-                yield _scrambling(scramble, place)
+                yield _scrambling(scramble, place, before)
         for seen in outputs:
             yield from _absorbed(seen)
 
@@ -70,11 +75,23 @@ class Layouts:
             return
         if seen.maker == "cat" and any(axis.kind is Kind.DERIVED for axis in scramble.before):
             return  # the relative shift of attention: one more column, then a reshape that skews
+        if not scramble.sure:
+            self._guesses.append((scramble, event.place, seen))
+            return
         for known in self._scrambles:
             if known[0].after == scramble.before and _sizes(known[0].before) == _sizes(scramble.after):
                 self._scrambles.remove(known)  # only the layout in between was another
                 return
         self._scrambles.append((scramble, event.place, seen))
+
+
+def _runs_along(event: Event, guess: Scramble) -> bool:
+    """Whether a sequence runs along what would be the batch with a part of the positions, if nothing was transposed."""
+    x = event.operand(0, "query")
+    if x is None or x.ndim != 3 or not all(axis.is_position() for axis in guess.before):
+        return False
+    time = 1 if event.name in RECURRENT and event.args[-1] is True else 0
+    return guess.before[0].leading and event.seen(x).axes[time] is guess.after[0]
 
 
 def _is_computed(seen: Seen) -> bool:
@@ -85,16 +102,40 @@ def _sizes(axes: tuple[Axis, ...]) -> list[int]:
     return [axis.size for axis in axes]
 
 
-def _scrambling(scramble: Scramble, place: Place) -> Mistake:
+def _scrambling(scramble: Scramble, place: Place, before: Seen) -> Mistake:
     old, new = _sizes(scramble.before), _sizes(scramble.after)
-    says = f"axes of sizes {_listed(old)} are reshaped to {_listed(new)}: no axis of the result is one that went in"
+    says = f"axes of sizes {_listed(old)} are reshaped to {_listed(new)}: "
     evidence = {"axes_before": float(len(old)), "axes_after": float(len(new))}
     if scramble.mixes_batch:
-        says += ", and its rows hold parts of several samples"
-        hint = "a reshape keeps the order in memory: keep the batch as axis 0 (`x.flatten(1)`), or transpose first"
-        return Mistake("batch_mixing", place, says, hint, evidence)
-    hint = "a reshape keeps the order in memory and moves no axis: use `permute` or `transpose`, and reshape after it"
+        says += _of_samples(scramble)
+        return Mistake("batch_mixing", place, says, _unmixing(scramble, before), evidence)
+    if sorted(old) == sorted(new):
+        says += "the sizes are those of a transposition, but the elements stay in their order in memory"
+    else:
+        says += "the elements stay in their order in memory, cut across the old axes"
+    hint = "a reshape moves no axis: use `permute` or `transpose`, and reshape after it"
     return Mistake("axis_order", place, says, hint, evidence)
+
+
+def _of_samples(scramble: Scramble) -> str:
+    """What became of the samples."""
+    samples = next(axis.size for axis in scramble.before if axis.holds_batch())
+    rows = scramble.after[0].size
+    if rows == samples:
+        return f"the {rows} rows are not the {samples} samples, and hold parts of several"
+    return f"{samples} samples became {count_text(rows, 'row')}, which hold parts of several"
+
+
+def _unmixing(scramble: Scramble, before: Seen) -> str:
+    """How to keep the samples apart."""
+    if before.maker in RECURRENT and len(before.axes) == 3 and not scramble.before[0].holds_batch():
+        return (
+            "the batch is axis 1 of final states: `torch.cat([h[-2], h[-1]], -1)` joins the last layer's two "
+            "directions; for all, `h.transpose(0, 1).flatten(1)`"
+        )
+    if not scramble.before[0].holds_batch():
+        return "a reshape moves no axis: `transpose` the batch to the front first"
+    return "a reshape keeps the order in memory: keep the batch as axis 0 (`x.flatten(1)`), or transpose first"
 
 
 def _listed(sizes: list[int]) -> str:
@@ -148,8 +189,8 @@ def _turned(event: Event) -> Iterator[Mistake]:
         return
     if channels.origin.kind is Kind.WEIGHT and steps.is_position():
         says = (
-            f"`{event.name}` takes axis {channels_at % x.ndim} of {shape_text(seen.sizes)} as the features, and they "
-            f"are on axis {1 if channels_at != 1 else x.ndim - 1}, of the same size"
+            f"`{event.place.written}` takes axis {channels_at % x.ndim} of {shape_text(seen.sizes)} as the features, "
+            f"and they are on axis {1 if channels_at != 1 else x.ndim - 1}, of the same size"
         )
         yield Mistake("axis_order", event.place, says, f"permute to {wanted} before it")
 
@@ -181,7 +222,8 @@ def _clamped(event: Event) -> Iterator[Mistake]:
         if _is_literal(event.place.line, item.start, item.stop):
             says = (
                 f"the slice `{item.start}:{item.stop}` of axis {position} of {shape_text(seen.sizes)} ends at "
-                f"{axis.size}: it gives {max(0, axis.size - item.start)} elements, not {item.stop - item.start}"
+                f"{axis.size}: it gives {count_text(max(0, axis.size - item.start), 'element')}, "
+                f"not {item.stop - item.start}"
             )
             hint = "check the axis and its size; `narrow` raises where a slice is cut short"
             yield Mistake("axis_order", event.place, says, hint, severity=Severity.WARNING)

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+_WRITTEN = {
+    **{"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"},
+    "multi_head_attention_forward": "MultiheadAttention",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where an operation ran.
@@ -31,6 +37,11 @@ class Place:
     line: str
     after: bool = False
 
+    @property
+    def written(self) -> str:
+        """The operation as the user wrote it: the module, where nobody calls the function by hand."""
+        return _WRITTEN.get(self.op, self.op)
+
 
 @dataclass(frozen=True, slots=True)
 class Mask:
@@ -41,12 +52,14 @@ class Mask:
         causal: whether it is triangular over square scores.
         either: whether it is unknown which of its two values hides.
         place: the operation that put it in.
+        per_sample: whether its first axis is axis 0 of an input.
     """
 
     hidden: torch.Tensor
     causal: bool
     either: bool
     place: Place
+    per_sample: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +218,11 @@ class Ledger:
 def shape_text(sizes: Sequence[int]) -> str:
     """A shape as torch's users write it."""
     return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
+
+
+def count_text(count: int, thing: str) -> str:
+    """A number of things, one of them in the singular."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def fresh(shape: Sequence[int], kind: Kind = Kind.DERIVED) -> tuple[Axis, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tensorscope.events import Severity
 from tensorscope.live.silent.axes import Kind
 from tensorscope.live.silent.following import softmax_axis
 from tensorscope.live.silent.ledger import Event, Mask, Mistake, Place, Seen, shape_text
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _LARGEST = 4_000_000  # elements that are looked at
 _FEWEST = 3  # positions from which a triangle is one
-_VISIBLE = 0.1  # mean weight of a hidden position, against that of the others, from which it is not hidden
+VISIBLE = 0.1  # mean weight of a hidden position, against that of the others, from which it is not hidden
 _PENALTY = -1.0  # what is added to scores to hide is below this
 
 _REAL = (torch.Tensor, torch.nn.Parameter)
@@ -27,7 +28,7 @@ class Masking:
     """Rules `mask_ineffective`, `future_leak`, and `silent_broadcast` of masks."""
 
     def __init__(self) -> None:
-        self._unused: dict[int, tuple[int, Mask]] = {}  # id of a masked copy → id of the scores
+        self._unused: dict[int, tuple[int, Mask]] = {}  # id of a masked copy → id of the scores, and what masked
 
     def see(self, event: Event) -> Iterator[Mistake]:
         """Look at one operation."""
@@ -46,12 +47,12 @@ class Masking:
         yield from ()
 
     def _masks(self, event: Event) -> Iterator[Mistake]:
-        found = _masked(event)
+        found = masked(event)
         if found is None:
             return
         scores, mask = found
         seen = event.seen(scores)
-        if (mistake := _per_sample(event.place, seen, mask)) is not None:
+        if (mistake := _per_sample(event.place, seen, mask) or _on_heads(event.place, seen, mask)) is not None:
             yield mistake
             return
         result = event.results[0]
@@ -66,19 +67,20 @@ class Masking:
         for copy, (scores, mask) in list(self._unused.items()):
             if scores == id(x):
                 del self._unused[copy]
-                yield _thrown_away(mask)
+                yield _thrown_away(mask, x.shape)
                 return
         masks = event.seen(x).masks
         if masks and dim == x.ndim - 1 and type(x) in _REAL and not x.is_meta and x.numel():
             yield from _leaking(masks, event.results[0].detach())
 
 
-def _has_values(tensor: torch.Tensor) -> bool:
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether its values can be looked at, and there are not too many."""
     return type(tensor) in _REAL and not tensor.is_meta and 0 < tensor.numel() <= _LARGEST
 
 
-def _masked(event: Event) -> tuple[torch.Tensor, Mask] | None:
-    """The scores and the mask of an operation that may be masking."""
+def masked(event: Event) -> tuple[torch.Tensor, Mask] | None:
+    """The scores, or weights, and the mask of an operation that may be masking."""
     tensors = [tensor for tensor in event.tensors() if tensor.ndim]
     scores = next((t for t in tensors if t.is_floating_point() and event.seen(t).live and t.ndim > 1), None)
     if scores is None or scores.shape != event.results[0].shape:
@@ -87,20 +89,20 @@ def _masked(event: Event) -> tuple[torch.Tensor, Mask] | None:
         mask = event.operand(
             1 if event.name == "masked_fill" else 0, "mask" if event.name == "masked_fill" else "condition"
         )
-        if mask is None or mask.dtype != torch.bool or not mask.ndim or not _has_values(mask):
+        if mask is None or mask.dtype != torch.bool or not mask.ndim or not has_values(mask):
             return None
         keeps = event.name == "where" and event.operand(1, "input") is scores
-        return scores, _mask(~mask if keeps else mask, event.place, either=False)
+        return scores, _mask(~mask if keeps else mask, event, mask, either=False)
     other = next((t for t in tensors if t is not scores), None)
     if other is None or not _may_mask(event, other):
         return None
     hidden, either = _hidden(event, other)
-    return (scores, _mask(hidden, event.place, either=either)) if hidden is not None else None
+    return (scores, _mask(hidden, event, other, either=either)) if hidden is not None else None
 
 
 def _may_mask(event: Event, tensor: torch.Tensor) -> bool:
     """Whether a tensor can be a mask: given or made, not computed by the model, not learned."""
-    if not _has_values(tensor) or tensor.requires_grad:
+    if not has_values(tensor) or tensor.requires_grad:
         return False
     seen = event.seen(tensor)
     learned = (step.kind is Kind.WEIGHT for axis in seen.axes for leaf in axis.leaves() for step in leaf.ancestors())
@@ -120,11 +122,12 @@ def _hidden(event: Event, tensor: torch.Tensor) -> tuple[torch.Tensor | None, bo
     return None, False
 
 
-def _mask(hidden: torch.Tensor, place: Place, *, either: bool) -> Mask:
-    hidden = hidden.detach().clone()
-    if either and _is_future(~hidden):
+def _mask(hidden: torch.Tensor, event: Event, given: torch.Tensor, *, either: bool) -> Mask:
+    hidden, axes = hidden.detach().clone(), event.seen(given).axes
+    if either and is_future(~hidden):
         hidden = ~hidden
-    return Mask(hidden, _is_causal(hidden) or _is_inverted(hidden), either, place)
+    per_sample = bool(axes) and axes[0].leading
+    return Mask(hidden, _is_causal(hidden) or _is_inverted(hidden), either, event.place, per_sample)
 
 
 def _square(hidden: torch.Tensor) -> torch.Tensor | None:
@@ -135,7 +138,7 @@ def _square(hidden: torch.Tensor) -> torch.Tensor | None:
     return flat[0] if bool((flat == flat[0]).all()) else None
 
 
-def _is_future(hidden: torch.Tensor) -> bool:
+def is_future(hidden: torch.Tensor) -> bool:
     """Whether exactly what comes later is hidden, the position itself or not."""
     square = _square(hidden)
     return square is not None and any(bool((square == torch.ones_like(square).triu(k)).all()) for k in (0, 1))
@@ -154,7 +157,7 @@ def _is_inverted(hidden: torch.Tensor) -> bool:
 
 
 def _is_causal(hidden: torch.Tensor) -> bool:
-    return _is_future(hidden) or _is_late(hidden)
+    return is_future(hidden) or _is_late(hidden)
 
 
 def _per_sample(place: Place, seen: Seen, mask: Mask) -> Mistake | None:
@@ -168,9 +171,7 @@ def _per_sample(place: Place, seen: Seen, mask: Mask) -> Mistake | None:
     rows, batch = hidden.shape[0], seen.axes[0].size
     if rows != hidden.shape[1] or rows != batch or rows < 2 or not bool(hidden.diagonal().any()):
         return None
-    different = bool((hidden != hidden[0]).any())
-    ends = bool((hidden[:, 1:] >= hidden[:, :-1]).all()) or bool((hidden[:, 1:] <= hidden[:, :-1]).all())
-    if not (different and ends):
+    if not _are_lengths(hidden):
         return None
     says = (
         f"a mask {shape_text(hidden.shape)} with the lengths of {batch} samples lines up with the queries of scores "
@@ -180,9 +181,31 @@ def _per_sample(place: Place, seen: Seen, mask: Mask) -> Mistake | None:
     return Mistake("silent_broadcast", place, says, f"`mask[{ones}]` lines it up with the samples")
 
 
-def _thrown_away(mask: Mask) -> Mistake:
+def _on_heads(place: Place, seen: Seen, mask: Mask) -> Mistake | None:
+    """A (batch, 1, key) mask that lines up with the heads because there are as many of them as samples."""
+    hidden = mask.hidden
+    if not mask.per_sample or mask.either or hidden.ndim != 3 or len(seen.axes) != 4 or not seen.scores:
+        return None
+    batch, heads, _, keys = seen.sizes
+    fits = hidden.shape == (batch, 1, keys) and seen.axes[0].leading
+    if not fits or heads != batch or batch < 2 or not _are_lengths(hidden[:, 0]):
+        return None
+    says = (
+        f"a mask {shape_text(hidden.shape)} with the lengths of {batch} samples lines up with the {heads} heads of "
+        f"scores {shape_text(seen.sizes)}, because there are as many of both"
+    )
+    return Mistake("silent_broadcast", place, says, "`mask[:, None, None, :]` lines it up with the samples")
+
+
+def _are_lengths(hidden: torch.Tensor) -> bool:
+    """Whether rows end, or begin, at different places."""
+    ends = bool((hidden[:, 1:] >= hidden[:, :-1]).all()) or bool((hidden[:, 1:] <= hidden[:, :-1]).all())
+    return ends and bool((hidden != hidden[0]).any())
+
+
+def _thrown_away(mask: Mask, scores: torch.Size) -> Mistake:
     rule = "future_leak" if mask.causal else "mask_ineffective"
-    says = f"the masked scores {shape_text(mask.hidden.shape)} are thrown away: the softmax takes those before masking"
+    says = f"the masked scores {shape_text(scores)} are thrown away: the softmax takes those before masking"
     return Mistake(rule, mask.place, says, "`masked_fill` returns a new tensor: `scores = scores.masked_fill(...)`")
 
 
@@ -197,8 +220,8 @@ def _leaking(masks: tuple[Mask, ...], weights: torch.Tensor) -> Iterator[Mistake
             return
         hidden = _some(torch.broadcast_to(mask.hidden, weights.shape))
         some = _some(weights)
-        shares = [_share(some, hidden)] + ([_share(some, ~hidden)] if mask.either and not mask.causal else [])
-        if all(share > _VISIBLE for share in shares):
+        shares = [share_of(some, hidden)] + ([share_of(some, ~hidden)] if mask.either and not mask.causal else [])
+        if all(share > VISIBLE for share in shares):
             yield _ineffective(mask, weights, min(shares))
             return
 
@@ -224,7 +247,7 @@ def _some(weights: torch.Tensor) -> torch.Tensor:
     return weights
 
 
-def _share(weights: torch.Tensor, hidden: torch.Tensor) -> float:
+def share_of(weights: torch.Tensor, hidden: torch.Tensor) -> float:
     """Mean weight of hidden positions, against that of the others, over rows that have both."""
     mixed = hidden.any(-1, keepdim=True) & ~hidden.all(-1, keepdim=True) & weights.isfinite().all(-1, keepdim=True)
     covered, open_ = hidden & mixed, ~hidden & mixed
@@ -236,22 +259,28 @@ def _share(weights: torch.Tensor, hidden: torch.Tensor) -> float:
 
 def _ineffective(mask: Mask, weights: torch.Tensor, share: float) -> Mistake:
     rule = "future_leak" if mask.causal else "mask_ineffective"
-    what = "later positions" if mask.causal else "masked positions"
+    what = "later positions" if mask.causal else "positions"
     says = (
-        f"after the mask {shape_text(mask.hidden.shape)}, {what} still get {share:.0%} of the weight that others get "
-        f"in the softmax {shape_text(weights.shape)}"
+        f"the mask {shape_text(mask.hidden.shape)} does not hide: {what} that it marks still get {share:.0%} of the "
+        f"weight of the others in the softmax {shape_text(weights.shape)}"
     )
     hint = "hide with -inf before the softmax: `scores.masked_fill(~visible, float('-inf'))`; 0 and 1 hide nothing"
     return Mistake(rule, mask.place, says, hint, {"share": share})
 
 
 def _misshapen(mask: Mask, weights: torch.Tensor) -> Mistake:
-    size = shape_text(weights.shape)
+    size = f"the mask {shape_text(mask.hidden.shape)} on attention {shape_text(weights.shape)}"
     if _is_late(mask.hidden):
-        says = f"the mask of the softmax {size} begins one position late: each position sees the next one"
+        says = f"{size} begins one position late: each position sees the next one"
         return Mistake("future_leak", mask.place, says, "use `torch.triu(ones, diagonal=1)` for what is hidden")
-    says = f"the mask of the softmax {size} hides the past and shows the future"
-    return Mistake("future_leak", mask.place, says, "swap what is hidden and what is visible: invert the mask")
+    says = f"{size} hides from each position what comes before it, and shows what comes after it"
+    if bool(mask.hidden.diagonal(dim1=-2, dim2=-1).any()):
+        hint = "it hides each position from itself too: invert the mask"
+        return Mistake("future_leak", mask.place, says, hint)
+    hint = (
+        "to read left to right, hide what comes after: `torch.triu(ones, diagonal=1)`; right to left is fine, if meant"
+    )
+    return Mistake("future_leak", mask.place, says, hint, severity=Severity.WARNING)
 
 
 def _given(event: Event) -> Iterator[Mistake]:
@@ -260,18 +289,18 @@ def _given(event: Event) -> Iterator[Mistake]:
     mask = event.operand(3, "attn_mask") if sdpa else event.kwargs.get("attn_mask")
     padding = None if sdpa else event.kwargs.get("key_padding_mask")
     for given in (mask, padding):
-        if not isinstance(given, torch.Tensor) or not _has_values(given) or given.requires_grad:
+        if not isinstance(given, torch.Tensor) or not has_values(given) or given.requires_grad:
             continue
         if given.dtype == torch.bool:
             hidden = ~given if sdpa else given
             if _is_inverted(hidden) or _is_late(hidden):
-                yield _misshapen(_mask(hidden, event.place, either=False), given)
+                yield _misshapen(_mask(hidden, event, given, either=False), given)
         elif event.seen(given).live is False or not given.is_floating_point() or given is padding or sdpa:
             hidden_, either = _hidden(replace_name(event), given)
             if hidden_ is not None and either:
-                yield _added(_mask(hidden_, event.place, either=True))
+                yield _added(_mask(hidden_, event, given, either=True))
             elif hidden_ is not None and (_is_inverted(hidden_) or _is_late(hidden_)):
-                yield _misshapen(_mask(hidden_, event.place, either=False), given)
+                yield _misshapen(_mask(hidden_, event, given, either=False), given)
 
 
 def replace_name(event: Event) -> Event:

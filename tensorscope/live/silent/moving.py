@@ -118,7 +118,7 @@ def _getitem(event: Event, index: int) -> Seen | None:
 
 def _sliced(axis: Axis, size: int) -> Axis:
     """A slice of an axis; one of size 1 was asked for so."""
-    return Axis(1, Kind.INSERTED) if size == 1 and axis.size > 1 else axis.resized(size)
+    return Axis(1, Kind.TAKEN) if size == 1 and axis.size > 1 else axis.resized(size)
 
 
 def _select(event: Event, _: int) -> Seen | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from tensorscope.events import Severity
 from tensorscope.live.silent.axes import Axis, Kind
 from tensorscope.live.silent.following import REDUCTIONS, is_padded, reduced_axes
 from tensorscope.live.silent.ledger import Event, Mistake, Place, Seen, shape_text
@@ -16,11 +17,20 @@ RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 
 
 class _Run(NamedTuple):
-    """A recurrence or an attention: the axis that it runs over, and one that it treats as the batch."""
+    """A recurrence or an attention.
+
+    Attributes:
+        over: the axis that it runs over.
+        across: the one that it treats as the batch.
+        sizes: of its input.
+        batch_first: whether it was constructed so.
+        place: where it ran.
+    """
 
     over: Axis
     across: Axis
     sizes: tuple[int, ...]
+    batch_first: bool
     place: Place
 
 
@@ -29,12 +39,13 @@ class Sequences:
 
     def __init__(self) -> None:
         self._runs: list[_Run] = []
-        self._collapsed: set[int] = set()  # axes of which one entry, or a summary, was taken
+        self._collapsed: dict[int, str] = {}  # axes of which one entry, or a summary, was taken, and how
         self._positions: set[int] = set()  # axes along which something was added that does not depend on the input
 
     def see(self, event: Event) -> Iterator[Mistake]:
         """Look at one operation."""
-        self._collapsed |= {id(axis.origin) for axis in _collapsed(event)}
+        for axis in _collapsed(event):
+            self._collapsed.setdefault(id(axis.origin), _way(event, axis))
         if event.name == "add":
             self._positions |= {id(axis.origin) for axis in _positions(event)}
         if event.name in RECURRENT:
@@ -51,8 +62,9 @@ class Sequences:
                 continue  # something runs over the other axis too: both are meant
             kept = any(seen.axes and seen.axes[0].origin is run.over for seen in outputs)
             gone = not any(axis.origin is run.across for seen in outputs for axis in seen.axes)
-            if kept and gone and id(run.across) in self._collapsed:
-                yield _over_batch(run, "the output keeps axis 0 of the input and takes one entry of the other")
+            how = self._collapsed.get(id(run.across))
+            if kept and gone and how is not None:
+                yield _over_batch(run, f"the output has a row for each of the {run.over.size}, and {how}")
             elif kept and id(run.across) in self._positions and id(run.over) not in self._positions:
                 yield _over_batch(run, "positions are added along the other axis")
 
@@ -62,26 +74,38 @@ class Sequences:
             return
         seen = event.seen(x)
         time, batch = (1, 0) if event.args[-1] else (0, 1)
-        self._note(seen, seen.axes[time], seen.axes[batch], event.place)
+        over, across = seen.axes[time].origin, seen.axes[batch].origin
+        self._note(_Run(over, across, seen.sizes, time == 1, event.place))
 
     def _attends(self, event: Event) -> None:
         query, key = event.operand(0, "query"), event.operand(1, "key")
         if query is not None and key is not None and query.ndim == key.ndim == 3:
             seen = event.seen(query)
+            turned = seen.maker == "transpose"  # by the module, for `batch_first`
+            sizes = (seen.sizes[1], seen.sizes[0], seen.sizes[2]) if turned else seen.sizes
             if seen.axes[0].same(event.seen(key).axes[0]):
-                self._note(seen, seen.axes[0], seen.axes[1], event.place)
+                self._note(_Run(seen.axes[0].origin, seen.axes[1].origin, sizes, turned, event.place))
 
-    def _note(self, seen: Seen, over: Axis, across: Axis, place: Place) -> None:
-        if over.size > 1 and across.size > 1:
-            self._runs.append(_Run(over.origin, across.origin, seen.sizes, place))
+    def _note(self, run: _Run) -> None:
+        if run.over.size > 1 and run.across.size > 1:
+            self._runs.append(run)
 
 
 def _over_batch(run: _Run, why: str) -> Mistake:
     says = (
-        f"the sequence of `{run.place.op}` is the axis of {run.over.size} of its input {shape_text(run.sizes)}, and "
-        f"that is the batch: {why}"
+        f"it runs over axis {int(run.batch_first)} of its input {shape_text(run.sizes)}, and that is the batch: {why}"
     )
-    hint = "construct the module with `batch_first=True`, or transpose axes 0 and 1 before and after it"
+    if run.batch_first:
+        hint = (
+            "it has `batch_first=True` and is given (seq, batch, features): drop that, or the transposition before it"
+        )
+    elif run.place.op in RECURRENT:
+        hint = "construct it with `batch_first=True`, or transpose axes 0 and 1 before and after it"
+    else:
+        hint = (
+            "construct the attention, or the layer that it is part of, with `batch_first=True`, "
+            "or transpose axes 0 and 1 before and after it"
+        )
     return Mistake(
         "batch_mixing", run.place, says, hint, {"batch": float(run.over.size), "seq": float(run.across.size)}
     )
@@ -104,6 +128,14 @@ def _collapsed(event: Event) -> Iterable[Axis]:
     if event.name == "linear":
         return seen.axes[-1].parts
     return ()
+
+
+def _way(event: Event, axis: Axis) -> str:
+    """What an operation does to an axis that it takes one entry or a summary of."""
+    other = f"the other axis, of {axis.origin.size},"
+    if event.name in REDUCTIONS:
+        return f"{other} is reduced by `{event.name}`"
+    return f"{other} is flattened into features" if event.name == "linear" else f"one entry is taken of {other[:-1]}"
 
 
 def _positions(event: Event) -> Iterable[Axis]:
@@ -135,9 +167,15 @@ def _over_heads(event: Event) -> Iterator[Mistake]:
     else:
         return
     if query.size == key.size > 1 and _is_heads(query) and _is_heads(key) and any(map(_is_steps, lead)):
-        says = f"attention of shape {shape_text(seen.sizes)} runs over the {query.size} heads of each position"
-        hint = "`.transpose(1, 2)` after splitting the heads, so that (batch, heads, seq, head_dim) comes in"
-        yield Mistake("axis_order", event.place, says, hint, {"heads": float(query.size)})
+        says = (
+            f"attention of shape {shape_text(seen.sizes)} runs over the {query.size} heads of each position, "
+            f"not over positions"
+        )
+        hint = (
+            "if positions are to attend to each other, `.transpose(1, 2)` after splitting the heads: (batch, heads, "
+            "seq, head_dim); if heads are, nothing is wrong"
+        )
+        yield Mistake("axis_order", event.place, says, hint, {"heads": float(query.size)}, Severity.WARNING)
 
 
 def _is_heads(axis: Axis) -> bool:

@@ -10,6 +10,7 @@ from tensorscope.events import Finding, Severity
 from tensorscope.live.silent.axes import Axis, Kind
 from tensorscope.live.silent.broadcasting import Broadcasting
 from tensorscope.live.silent.following import follow
+from tensorscope.live.silent.late_masks import LateMasks
 from tensorscope.live.silent.layouts import Layouts
 from tensorscope.live.silent.ledger import Event, Ledger, Mistake, Place, Seen
 from tensorscope.live.silent.masking import Masking
@@ -49,7 +50,7 @@ class Watch:
         self._after = False
         self._count = 0
         self._ledger = Ledger({id(tensor): path for path, tensor in reversed(list(weights))})
-        self._rules: list[_Rule] = [Broadcasting(), Normalizing(), Layouts(), Sequences(), Masking()]
+        self._rules: list[_Rule] = [Broadcasting(), Normalizing(), Layouts(), Sequences(), Masking(), LateMasks()]
         self._mistakes: list[Mistake] = []
         self._outputs: list[Seen] = []
 
@@ -130,7 +131,7 @@ def _finding(mistake: Mistake, modules: int) -> Finding:
     place = mistake.place
     file, _, number = place.line.rpartition(":")
     line = f"{os.path.basename(file)}:{number}" if file else ""
-    at = f"`{place.op}`{f' at {line}' if line else ''}"
+    at = f"`{place.written}`{f' at {line}' if line else ''}"
     site = mistake.site or place.path or None
     if place.after or (site is None and mistake.rule in _LOSS_RULES):
         site = "loss"

@@ -40,6 +40,23 @@ def view_in_place_of_a_transposition(right: bool) -> Program:
     return Program(Named(fc=nn.Linear(6, 6), swap=swap, act=nn.Tanh()), (torch.randn(4, 5, 6),))
 
 
+@sick("batch_mixing", "time")
+def view_as_steps_of_a_recurrence(right: bool) -> Program:
+    def forward(self: From, x: Tensor) -> Any:
+        return self.rnn(x.transpose(0, 1) if right else x.view(8, 4, 6))[0][-1]
+
+    return Program(Wrap(time=From(forward, rnn=nn.GRU(6, 8))), (torch.randn(4, 8, 6),))
+
+
+@sick("batch_mixing", "collect")
+def as_many_steps_as_twice_the_samples(right: bool) -> Program:
+    def forward(self: From, x: Tensor) -> Any:
+        steps = torch.stack([self.fc(x[:, t]) for t in range(8)])
+        return steps.transpose(0, 1) if right else steps.view(4, 8, 8)
+
+    return Program(Wrap(collect=From(forward, fc=nn.Linear(6, 8))), (torch.randn(4, 8, 6),))
+
+
 @sick("batch_mixing", "collect")
 def stacked_steps_viewed_as_samples(right: bool) -> Program:
     def forward(self: From, x: Tensor) -> Any:

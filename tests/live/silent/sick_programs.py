@@ -41,6 +41,23 @@ def q_learning_without_squeeze(right: bool) -> Program:
     return Program(nn.Linear(4, 3), (x,), loss if right else warned(loss))
 
 
+@sick("loss_broadcasting", "loss")
+def a_sliced_column(right: bool) -> Program:
+    x, y = torch.randn(10, 4), torch.randn(10)
+    return Program(nn.Linear(4, 2), (x,), lambda out: ((out[:, 0] if right else out[:, :1]) - y).pow(2).mean())
+
+
+@sick("loss_broadcasting", "loss")
+def mean_and_variance_against_a_row(right: bool) -> Program:
+    x, y = torch.randn(10, 4), torch.randn(10)
+
+    def loss(out: Tensor) -> Tensor:
+        mean, log_variance = out.chunk(2, 1)
+        return (log_variance + ((y[:, None] if right else y) - mean) ** 2 / log_variance.exp()).mean()
+
+    return Program(nn.Linear(4, 2), (x,), loss)
+
+
 @sick("loss_broadcasting", "criterion")
 def loss_inside_the_model(right: bool) -> Program:
     def forward(self: From, x: Tensor, y: Tensor) -> Any:

@@ -46,7 +46,6 @@ def test_cutting_and_joining_keeps_what_axes_are(before: Sizes, after: Sizes, ex
         ((32, 64, 7, 7), (224, 448), True),  # the batch absorbed
         ((2, 8, 16), (8, 32), True),  # final states of two directions viewed as rows
         ((4, 10, 6), (10, 4, 6), True),  # a view in place of a transposition
-        ((4, 8, 16), (8, 4, 16), True),
         ((2, 16, 5, 8), (2, 40, 16), False),  # an image as a sequence, not permuted
         ((2, 16, 8, 8), (2, 64, 16), False),
         ((2, 10, 32), (2, 4, 10, 8), False),  # heads, not transposed
@@ -57,6 +56,26 @@ def test_cutting_and_joining_keeps_what_axes_are(before: Sizes, after: Sizes, ex
 def test_a_transposition_done_by_reshape_is_seen(before: Sizes, after: Sizes, mixes_batch: bool) -> None:
     scrambles = reshaped(axes_of(before), after)[1]
     assert [scramble.mixes_batch for scramble in scrambles] == [mixes_batch]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ((4, 8, 16), (8, 4, 16), "merged part input"),  # (n, k·m) -> (n·k, m)
+        ((12, 4), (4, 12), "part merged"),  # (n·k, m) -> (n, k·m)
+        ((10, 64, 512), (10, 512, 64), "input merged part"),
+    ],
+)
+def test_a_cut_with_the_sizes_of_a_transposition_is_a_cut(before: Sizes, after: Sizes, expected: str) -> None:
+    assert kinds(before, after) == expected
+    assert [scramble.sure for scramble in reshaped(axes_of(before), after)[1]] == [False]
+
+
+def test_a_batch_behind_another_axis_is_not_cut() -> None:
+    axes = [Axis(8, Kind.DERIVED), Axis(4, Kind.INPUT, leading=True), Axis(3, Kind.WEIGHT)]
+    (scramble,) = reshaped(axes, (4, 8, 3))[1]
+    assert scramble.sure
+    assert scramble.mixes_batch
 
 
 def test_an_axis_cut_and_joined_again_is_that_axis() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from programs import silent_findings
 from sick_layouts import LAYOUTS
+from sick_masks import MASKS
 from sick_programs import VALUES
 
-SICK = VALUES | LAYOUTS
+SICK = VALUES | LAYOUTS | MASKS
 
 
 @pytest.mark.parametrize("name", SICK)

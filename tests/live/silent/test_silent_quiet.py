@@ -8,14 +8,17 @@ import pytest
 from programs import silent_findings
 from sound_layers import LAYERS
 from sound_models import SOUND
+from sound_splits import SPLITS
 from sound_trainings import TRAININGS
 
 from tensorscope.live.capture import watched
 
+FORWARDS = SOUND | LAYERS | SPLITS
 
-@pytest.mark.parametrize("name", SOUND | LAYERS)
+
+@pytest.mark.parametrize("name", FORWARDS)
 def test_a_correct_forward_is_left_alone(name: str) -> None:
-    program = (SOUND | LAYERS)[name]()
+    program = FORWARDS[name]()
     watch = watched(program.model, program.args, {})
     assert watch is not None
     assert watch.error is None
