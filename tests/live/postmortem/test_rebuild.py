@@ -168,7 +168,7 @@ def test_a_module_made_with_changes_is_what_is_written(module: nn.Module, change
     assert sizes(twin) == sizes(evaluated(text))
 
 
-LOST = [module for module in (nn.LSTM(8, 16, proj_size=4), nn.MultiheadAttention(8, 2, add_bias_kv=True))]
+LOST = [nn.LSTM(8, 16, proj_size=4), nn.MultiheadAttention(8, 2, add_bias_kv=True)]
 
 
 @pytest.mark.parametrize("module", LOST, ids=["projected", "biased"])
