@@ -51,6 +51,7 @@ class Remedy:
         recipe: what kind of change it is, where the same may be needed in other places too.
         target: which place it changes.
         where: `file:line` to change.
+        where_all: the same for what is in `wider`.
         rank: of two that work, the lower one is the better.
     """
 
@@ -61,6 +62,7 @@ class Remedy:
     wider: Edit | None = None
     recipe: str = ""
     target: str = ""
+    where_all: str = ""
 
 
 @dataclass(slots=True)
@@ -128,9 +130,8 @@ class Scene:
         variable = self.path.partition(".")[0]
         holder = self.root._modules.get(variable) if self.program.scope == "line" else None
         is_own = holder is not None and not type(holder).__module__.startswith("torch.")
-        # A method's own object is not spoken of.
         is_self = self.outer is not None and self.outer.code.co_varnames[:1] == (variable,)
-        return f"{variable}." if is_own and is_self else ""
+        return f"{variable}." if is_own and is_self else ""  # a method's own object is not spoken of
 
     def shown(self, path: str) -> str:
         """A module's path as its user knows it."""
@@ -288,7 +289,8 @@ class Scene:
         alike = siblings(self.root, path)
         wider = Edit(modules=dict.fromkeys(alike, lambda old: rebuilt(old, changes))) if len(alike) > 1 else None
         recipe = f"{type(module).__name__} {' '.join(changes)}"
-        return Remedy(text, edit, making_of(self.root, path), rank, wider, recipe, f"`{self.shown(path)}`")
+        target, of_all = f"`{self.shown(path)}`", making_of(self.root, path, of_all=True)
+        return Remedy(text, edit, making_of(self.root, path), rank, wider, recipe, target, of_all)
 
     def reset(self, paths: dict[str, dict[str, Any]], text: str, rank: int) -> Remedy:
         """Set attributes of modules to other values."""

@@ -110,10 +110,11 @@ def _stamp(file: str) -> int:
     return hash(tuple(linecache.getlines(file)))
 
 
-def making_of(root: nn.Module, path: str) -> str:
+def making_of(root: nn.Module, path: str, *, of_all: bool = False) -> str:
     """`file:line` at which a module is made in its owner's `__init__`, empty if that is not to be found.
 
-    Of a part of a block that is there several times, it is the line that makes the block.
+    Of a part of a block that is there several times, it is the line that makes the block, or, of all such parts
+    together, the line in the block.
     """
     names, general = path.split("."), ""
     for depth in range(len(names) - 1, -1, -1):
@@ -121,7 +122,7 @@ def making_of(root: nn.Module, path: str) -> str:
         if owner is None or type(owner).__module__.startswith("torch."):
             continue
         line = _assigned(type(owner), names[depth], names[depth + 1 :])
-        if depth == 0 or sum(type(module) is type(owner) for module in root.modules()) == 1:
+        if depth == 0 or of_all or sum(type(module) is type(owner) for module in root.modules()) == 1:
             return line or general
         general = general or line  # which makes the same part of other blocks too
     return general

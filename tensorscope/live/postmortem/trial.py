@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _ENOUGH = 3  # verified fixes after which no more are looked for
 _MOST = 40  # runs of the program in search of one
 _REPEATS = 16  # times that the same mistake is mended in other places
+_SIBLINGS = ", and likewise its siblings"
 _WORSE = 30  # ranks behind the best fix at which others are not worth telling
 
 
@@ -64,7 +65,7 @@ class _Trials:
         if seen is not None and seen.failure is None:
             return None if self._spreads(seen) else ""
         if remedy.wider is not None and (wide := self._run(remedy.wider)) is not None and wide.failure is None:
-            return ", and likewise its siblings"
+            return _SIBLINGS
         return None
 
     def _repeated(self, remedy: Remedy, seen: Replay | None) -> str | None:
@@ -110,4 +111,5 @@ def _is_outer(seen: Replay, index: int) -> bool:
 
 
 def _fix(remedy: Remedy, scene: Scene, *, verified: bool, more: str = "") -> Fix:
-    return Fix(remedy.text + more, verified, scene.program.scope, remedy.where)
+    where = remedy.where_all if more == _SIBLINGS else remedy.where
+    return Fix(remedy.text + more, verified, scene.program.scope, where)

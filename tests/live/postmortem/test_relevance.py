@@ -125,7 +125,7 @@ NO = [
 FALSE_ALARMS = [
     "torch.linalg.inv(torch.zeros(2, 2))",
     "torch.linalg.solve(torch.zeros(2, 2), torch.zeros(2, 2))",
-    "torch.distributions.Categorical(logits=torch.full((2, 3), float('nan')))",
+    "torch.distributions.Categorical(logits=torch.full((2, 3), float('nan')), validate_args=True)",
     "torch.hub.load('name', 'model')",
     "nn.Conv2d(1, 1, 3)(None)",
     "torch.tensor([x, 'a'])",
