@@ -153,7 +153,7 @@ class ShapeReport:
             first, *others = map(str, self.fixes)
             lines += ["", _hanging("hint: ", first)]
             lines += [_hanging("  or: ", other) for other in others[:3]]
-        return "\n".join(lines)
+        return "\n".join(line.rstrip() for line in "\n".join(lines).split("\n"))
 
     def facts(self) -> dict[str, str]:
         """Label → value, as the text shows them between title and hint."""
