@@ -274,7 +274,7 @@ def test_a_model_too_large_to_copy_is_run_again_without_data(monkeypatch: pytest
     monkeypatch.setattr(explain_module, "replay", listening)
     report = report_of(caught(model, torch.zeros(1, 8000)))
     assert seen[0] is False
-    assert report.title == "`1` got 8000 features and takes 100"
+    assert report.title == "`1` (Linear) got 8000 features and takes 100"
     assert report.fixes[0].verified
 
 
