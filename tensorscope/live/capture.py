@@ -191,7 +191,7 @@ def _watched(
             transcript = capture._transcript
             try:
                 output = model(*args, **named)
-            except Exception:
+            except BaseException:  # Ctrl-C too must take our modes and hooks away
                 path = capture.abort()
                 raise
             whole = capture.stop(output)
