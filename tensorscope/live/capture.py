@@ -16,7 +16,7 @@ from tensorscope.graphs.graph import Call, Edge, Graph, Module, Op, Role
 from tensorscope.graphs.rebuild import rebuilt
 from tensorscope.live.sandbox import copied, imagined
 from tensorscope.live.silent.watch import Watch
-from tensorscope.live.tensors import entries, leaves
+from tensorscope.live.tensors import entries, leaves, named_tensors
 from tensorscope.live.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -277,16 +277,9 @@ def _arguments(
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "input")
     for index, value in enumerate(args):
-        yield from _named(names[index] if index < len(names) else f"{rest}[{index - len(names)}]", value)
+        yield from named_tensors(names[index] if index < len(names) else f"{rest}[{index - len(names)}]", value)
     for name, value in kwargs.items():
-        yield from _named(name, value)
-
-
-def _named(name: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    for key, entry in entries(value):
-        yield from _named(f"{name}[{key}]" if key.isdigit() else f"{name}.{key}", entry)
+        yield from named_tensors(name, value)
 
 
 def _results(output: object) -> list[tuple[str, object]]:

@@ -45,3 +45,11 @@ def entries(value: object) -> Iterable[tuple[str, object]]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(field.name, getattr(value, field.name, None)) for field in dataclasses.fields(value)]
     return ()
+
+
+def named_tensors(name: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor in a value, by the expression that leads to it."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    for key, entry in entries(value):
+        yield from named_tensors(f"{name}[{key}]" if key.isdigit() else f"{name}.{key}", entry)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from tensorscope.live.postmortem.crash import is_torchs
-from tensorscope.live.postmortem.replay import Program, named_tensors
+from tensorscope.live.postmortem.replay import Program
+from tensorscope.live.tensors import named_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -201,7 +201,7 @@ def _lines(level: Level, *, with_earlier: bool, handing_on: bool = False) -> Pro
 
     def start(convert: Callable[[Any], Any]) -> Any:
         local = {name: convert(value) if name in used else value for name, value in level.frame.f_locals.items()}
-        scope = {**level.frame.f_globals, **tree_map_only(torch.Tensor, lambda t: t, local)}
+        scope = {**level.frame.f_globals, **local}
         for part in earlier:
             exec(_code(part, level.place.file), scope)
         return eval(_code(node, level.place.file), scope)

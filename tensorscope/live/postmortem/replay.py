@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 from tensorscope.live.postmortem.crash import read_crash, running_place
 from tensorscope.live.postmortem.provenance import Provenance
 from tensorscope.live.sandbox import copied, duplicated, imagined
-from tensorscope.live.tensors import entries, leaves
+from tensorscope.live.tensors import leaves, named_tensors
 from tensorscope.live.transcript import name_of
 
 if TYPE_CHECKING:
@@ -352,14 +352,6 @@ def _plain_attributes(root: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         for key, value in module.__dict__.items():
             if isinstance(value, torch.Tensor | list | tuple | dict) and not key.startswith("_"):
                 yield from named_tensors(f"{path}.{key}".lstrip("."), value)
-
-
-def named_tensors(name: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor in a value, by the expression that leads to it."""
-    if isinstance(value, torch.Tensor):
-        yield name, value
-    for key, entry in entries(value):
-        yield from named_tensors(f"{name}[{key}]" if key.isdigit() else f"{name}.{key}", entry)
 
 
 _START = _Watcher.run.__code__
