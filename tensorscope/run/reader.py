@@ -1,161 +1,230 @@
-"""Reads a run, also while it is being written. Needs no torch."""
+"""Reads a run, also while it is being written; joins the ranks of a training. Needs no torch."""
 
 from __future__ import annotations
 
-import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tensorscope.errors import RunError, did_you_mean
-from tensorscope.events import DERIVED, STORED, Finding, Histogram, Kind, ModuleInfo, Severity, Shape, Site, Stats
-from tensorscope.reports import ShapeReport
+from tensorscope.events import DERIVED, STORED, Histogram, Kind, ModuleInfo, Shape, Site, Stats
 from tensorscope.run import schema
-from tensorscope.run.database import Database
-from tensorscope.run.folders import is_alive, rank_files, rank_of
+from tensorscope.run.columns import EVER
+from tensorscope.run.damage import damage_is_said
+from tensorscope.run.differences import RankDifference, RankState, differences
+from tensorscope.run.documents import Documents
+from tensorscope.run.envelope import Envelope, Steps, Values, bucketed
+from tensorscope.run.merge import merge_histories
+from tensorscope.run.ranks import Ranks, is_replica
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
 
-    from tensorscope.graphs.graph import Graph
+    from tensorscope.run.columns import Span
 
-Steps = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float64]
-
-
-def _damage_is_said(run: type[Run]) -> type[Run]:
-    """Let what a damaged file makes of our reading come out as a `RunError`."""
-
-    def safe(method: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(method)
-        def read(self: Run, *args: Any, **kwargs: Any) -> Any:
-            try:
-                with np.errstate(all="ignore"):
-                    return method(self, *args, **kwargs)
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                if error.__traceback__ is None or error.__traceback__.tb_next is None:
-                    raise  # a wrong call, not a damaged file
-                facts = {"reason": f"{type(error).__name__}: {error}", "asked for": method.__name__}
-                raise RunError(f"the run `{self.path}` is damaged", facts=facts) from error
-
-        return read
-
-    for name, member in list(vars(run).items()):
-        if isinstance(member, property) and member.fget is not None:
-            setattr(run, name, property(safe(member.fget)))
-        elif callable(member) and not name.startswith("_"):
-            setattr(run, name, safe(member))
-    return run
+PLACES = {name: place for place, name in enumerate(STORED)} | {"rms": schema.RMS, "l2": schema.L2}
+RECENT = 100  # measured steps that a module's median times are of
+SAID_OF_RANKS = {
+    "damaged": "rank {} cannot be read",
+    "died": "rank {} died",
+    "missing": "rank {} left no file",
+    "silent": "rank {} has not written for a while",
+}
 
 
-@_damage_is_said
-class Run:
-    """One recorded training.
+@damage_is_said
+class Run(Documents):
+    """One recorded training, with all its ranks.
 
-    Every property asks the file anew, so a live run is always seen as it stands.
+    Every property asks the files anew, so a live run is always seen as it stands. What several ranks measured at a step
+    is shown as of one tensor; a rank that died, or whose file cannot be read, leaves the others readable.
 
     Args:
-        path: the run's folder, or one rank's file.
+        path: the run's folder, or one file in it.
+        only: a rank, whose files alone are read.
 
     Raises:
-        RunError: here and in every property, if the file is missing, not ours, newer than this version, or damaged.
+        RunError: here and in every property, if the files are missing, not ours, of another version, or damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, only: int | None = None) -> None:
         self.path = Path(path)
-        self._files = rank_files(self.path)
-        self._db = Database(self._files[0])
-        self._sites: dict[Site, int] = {}
-        self._series: dict[int, tuple[str, list[Any]]] = {}
+        self._only = only
+        self._ranks = Ranks(self.path, only)
 
     def __repr__(self) -> str:
         return f"<Run {str(self.path)!r} {self.status}, {self.last_step + 1} steps>"
 
     def close(self) -> None:
-        """Release the file."""
-        self._db.close()
+        """Release the files."""
+        self._ranks.close()
+
+    def rank(self, number: int) -> Run:
+        """The run as one rank wrote it.
+
+        Raises:
+            RunError: it wrote nothing, or nothing that can be read.
+        """
+        return Run(self.path, only=number)
+
+    # --- what is true of the whole run -------------------------------------------------------------------------------
 
     @property
     def version(self) -> int:
         """A number that moves when something was written."""
-        return self._db.changed()
+        return sum(rank.version for rank in self._ranks.all().values())
 
     @property
     def meta(self) -> dict[str, Any]:
         """Facts about the run: model, settings, environment, how it ended."""
-        return {key: json.loads(value) for key, value in self._db.rows("SELECT key, value FROM meta")}
+        return self._ranks.first(lambda rank: rank.meta)
 
     @property
     def status(self) -> str:
-        """`running`, `finished`, `interrupted` (Ctrl-C) or `died` (an error, a kill)."""
-        meta = self.meta
-        status = str(meta.get("status", "running"))
-        return "died" if status == "running" and not is_alive(meta, self.last_seen) else status
+        """`running`, `finished`, `interrupted` (Ctrl-C) or `died` (an error, a kill): the lowest rank's."""
+        return self._ranks.first(lambda rank: rank.last_part.status)
 
     @property
     def last_seen(self) -> float:
-        """When the writer last said that it lives, in seconds since 1970."""
-        return float(self._db.rows("SELECT wall FROM beat")[0][0])
+        """When a writer last said that it lives, in seconds since 1970."""
+        return max(self._ranks.each(lambda rank: rank.last_part.last_seen).values())
 
     @property
     def last_step(self) -> int:
         """The newest step; −1 before the first."""
-        return int(self._db.rows("SELECT coalesce(max(step), -1) FROM frame")[0][0])
+        return max(self._ranks.each(lambda rank: rank.last_step).values())
 
     @property
     def dropped(self) -> int:
         """Frames that were left out because the disk did not keep up."""
-        return int(self._db.rows("SELECT dropped FROM beat")[0][0])
+        return sum(self._ranks.each(lambda rank: sum(part.dropped for part in rank.parts)).values())
 
     @property
-    def ranks(self) -> list[int]:
-        """Ranks that wrote a file."""
-        return [rank_of(file) for file in self._files]
+    def nonfinite(self) -> dict[str, int] | None:
+        """`first` and `last` step that went bad, measured or not, and how many `steps` did; None if none did."""
+        return next((f for f in self._ranks.each(lambda rank: rank.nonfinite).values() if f is not None), None)
+
+    @property
+    def measured(self) -> int:
+        """How many steps were measured, also those that were thinned since."""
+        return max(self._ranks.each(lambda rank: rank.measured).values())
+
+    @property
+    def parts(self) -> list[tuple[int, str]]:
+        """First step and status of each part: a training that was resumed has several."""
+        return self._ranks.first(lambda rank: [(part.first_step, part.status) for part in rank.parts])
 
     @property
     def modules(self) -> list[ModuleInfo]:
         """The model's modules, parents before children."""
-        infos = (json.loads(text) for (text,) in self._db.rows("SELECT info FROM module ORDER BY id"))
-        return [ModuleInfo(**{**info, "aliases": tuple(info["aliases"])}) for info in infos]
+        return self._ranks.first(lambda rank: rank.last_part.modules or rank.parts[0].modules)
 
     @property
     def sites(self) -> list[Site]:
         """Every place where a tensor was seen, in the order of first sight."""
-        return list(self._site_ids())
+        return list(
+            dict.fromkeys(site for sites in self._ranks.each(lambda rank: rank.sites).values() for site in sites)
+        )
 
     @property
     def steps(self) -> list[int]:
         """Steps at which anything was recorded, ascending."""
-        return [step for (step,) in self._db.rows("SELECT DISTINCT step FROM frame ORDER BY step")]
+        return self._steps_of(*schema.WIDTHS)
 
     @property
     def measured_steps(self) -> list[int]:
-        """Steps at which the sites were measured, ascending."""
-        found: set[int] = set()
-        for layout in self._layouts(schema.STATS):
-            found |= {s for (s,) in self._db.rows("SELECT DISTINCT step FROM frame WHERE layout = ?", (layout,))}
-        return sorted(found)
+        """Steps at which the sites were measured, ascending; of old ones those that were kept."""
+        return self._steps_of(schema.STATS)
+
+    @property
+    def notes(self) -> list[tuple[int, str]]:
+        """What happened while recording, such as a failure to measure, and what of it is lost: (step, text)."""
+        found = self._ranks.each(lambda rank: rank.notes)
+        notes = [(step, f"rank {n}: {text}" if n != min(found) else text) for n in found for step, text in found[n]]
+        states = self.rank_states
+        if len(states) > 1:
+            said = ((state.last_step, SAID_OF_RANKS.get(state.status, "").format(n)) for n, state in states.items())
+            notes += [note for note in said if note[1]]
+        return notes
+
+    # --- ranks -------------------------------------------------------------------------------------------------------
+
+    @property
+    def ranks(self) -> list[int]:
+        """Ranks that wrote a file."""
+        return sorted({*self._ranks.all(), *self._ranks.lost})
+
+    @property
+    def rank_states(self) -> dict[int, RankState]:
+        """How each rank fares that wrote a file, or should have."""
+        states = dict.fromkeys(self._ranks.lost, RankState("damaged", -1))
+        states |= {number: RankState(*state) for number, state in self._ranks.each(lambda rank: rank.state).items()}
+        states |= {number: RankState("damaged", -1) for number in self.ranks if number not in states}
+        size = self.meta.get("world_size")
+        if self._only is None and self.path.is_dir() and isinstance(size, int):
+            states |= {number: RankState("missing", -1) for number in range(min(size, 1 << 16)) if number not in states}
+        return dict(sorted(states.items()))
+
+    def rank_scalars(self, name: str) -> dict[int, tuple[Steps, Values]]:
+        """What each rank logged under a name: rank → steps and values."""
+        found = self._ranks.each(lambda rank: _single(rank.column(schema.SCALARS, name, (0,))))
+        return {number: scalars for number, scalars in found.items() if len(scalars[0])}
+
+    def rank_differences(self) -> list[RankDifference]:
+        """Parameters that should be the same on every rank, and are not."""
+        able = self._ranks.each(lambda rank: rank.last_step)
+        return differences({number: rank for number, rank in self._ranks.all().items() if number in able})
+
+    # --- scalars -----------------------------------------------------------------------------------------------------
 
     @property
     def scalar_names(self) -> list[str]:
         """Names that were logged, in the order of first sight."""
-        return list(dict.fromkeys(name for series in self._layouts(schema.SCALARS).values() for name in series))
+        return self._names(schema.SCALARS)
+
+    @property
+    def gauge_names(self) -> list[str]:
+        """Names of what the trace read off by itself, such as the learning rate, in the order of first sight."""
+        return self._names(schema.GAUGES)
 
     def scalars(self, name: str) -> tuple[Steps, Values]:
-        """The steps at which a scalar was logged, and its values.
+        """The steps at which a scalar was logged, and its values; of several ranks the lowest that logged it.
 
         Raises:
             RunError: nothing of that name was logged.
         """
-        steps, values = self._column(schema.SCALARS, name, 0)
-        if not len(steps):
-            raise _unknown("scalar", name, self.scalar_names)
-        last = np.append(steps[1:] != steps[:-1], True)  # logged twice in a step: the later one counts
-        return steps[last], values[last]
+        return self._named(schema.SCALARS, name)
+
+    def gauge(self, name: str) -> tuple[Steps, Values]:
+        """The steps at which the trace read a number off by itself, and its values.
+
+        Raises:
+            RunError: there is none of that name.
+        """
+        return self._named(schema.GAUGES, name)
+
+    def scalar_envelope(
+        self, name: str, points: int = 200, first: int | None = None, last: int | None = None
+    ) -> Envelope:
+        """A scalar or gauge in few points; arguments as of `envelope`.
+
+        Raises:
+            RunError: there is none of that name.
+        """
+        kind = schema.SCALARS if name in self.scalar_names else schema.GAUGES
+        self._known(kind, name)
+        found = self._ranks.each(lambda rank: rank.items(kind, [name], 0, _span(first, last))[name])
+        return bucketed(
+            next((items for items in found.values() if len(items.steps)), next(iter(found.values()))), points
+        )
+
+    def last_scalars(self) -> dict[str, tuple[int, float]]:
+        """The newest step and value of every scalar."""
+        found = self._ranks.each(lambda rank: rank.newest(schema.SCALARS)).values()
+        return {name: (at, float(row[0])) for rows in reversed(list(found)) for name, (at, row) in rows.items()}
+
+    # --- statistics --------------------------------------------------------------------------------------------------
 
     def history(self, site: str, stat: str) -> tuple[Steps, Values]:
         """The steps at which a site was measured, and one statistic of it (a name of `STORED` or `DERIVED`).
@@ -163,182 +232,142 @@ class Run:
         Raises:
             RunError: there is no such site or statistic.
         """
-        if stat not in STORED + DERIVED:
-            raise _unknown("statistic", stat, STORED + DERIVED)
-        number = self._number_of(site)
-        if stat in STORED:
-            return self._column(schema.STATS, number, STORED.index(stat))
-        rows = self._rows_of(schema.STATS, number)
-        finite = np.array([row for _, row in rows]).reshape(-1, len(STORED))
-        finite[:, STORED.index("count")] -= finite[:, STORED.index("nonfinite")]
-        finite[:, STORED.index("nonfinite")] = 0
-        return np.array([step for step, _ in rows], np.int64), _statistic(finite, stat)
+        place = self._site(site)
+        return self._ranks.values([place], _place(stat))[place][:2]
 
-    def histograms(self, site: str) -> list[tuple[int, Histogram]]:
-        """The histograms of a site, each with its step."""
-        number = self._number_of(site)
-        found = []
-        for step, row in self._rows_of(schema.HISTOGRAMS, number):
-            if row[0] <= row[1]:  # NaN where the tensor had no finite element
-                edges = np.linspace(row[0], row[1], schema.BINS + 1).tolist()
-                found.append((step, Histogram(tuple(edges), tuple(int(n) for n in row[2:]))))
-        return found
+    def envelope(
+        self, site: str, stat: str, points: int = 200, first: int | None = None, last: int | None = None
+    ) -> Envelope:
+        """One statistic of a site in few points, however long the run is: no peak is lost, and nothing non-finite.
 
-    def shapes(self, site: str) -> list[Shape]:
-        """The shapes that a site has had, each with its first step."""
-        number = self._number_of(site)
-        rows = self._db.rows("SELECT info FROM shape WHERE site = ? ORDER BY step, id", (number,))
-        infos = (json.loads(text) for (text,) in rows)
-        return [Shape(**{**info, "dims": tuple(info["dims"]), "names": tuple(info["names"])}) for info in infos]
+        Args:
+            site: which site.
+            stat: a name of `STORED` or `DERIVED`.
+            points: at most so many buckets, of equal width in steps; each step has its own if there are few enough.
+            first: the first step of interest; default: that of the run.
+            last: the last step of interest; default: that of the run.
 
-    def last_shapes(self) -> dict[Site, Shape]:
-        """The newest shape of every site."""
-        sites = {number: site for site, number in self._site_ids().items()}
-        found = {}
-        for number, text in self._db.rows("SELECT site, info FROM shape ORDER BY step, id"):
-            info = json.loads(text)
-            found[sites[number]] = Shape(**{**info, "dims": tuple(info["dims"]), "names": tuple(info["names"])})
-        return found
+        Raises:
+            RunError: there is no such site or statistic.
+        """
+        place = self._site(site)
+        return bucketed(self._ranks.items([place], _place(stat), _span(first, last))[place], points)
+
+    def update_ratio(self, parameter: str) -> tuple[Steps, Values]:
+        """How large each update of a parameter was beside it, rms(update) / rms(weight), where both were measured.
+
+        Raises:
+            RunError: the parameter, or its update, was not recorded.
+        """
+        steps, update = self.history(Site(parameter, Kind.UPDATE), "rms")
+        others, weight = self.history(Site(parameter, Kind.PARAMETER), "rms")
+        common, left, right = np.intersect1d(steps, others, return_indices=True)
+        return common, update[left] / weight[right]
 
     def stats_at(self, step: int | None = None) -> dict[Site, Stats]:
         """The statistics of every site at its newest measured step up to `step` (default: the newest of all)."""
-        bound = self.last_step if step is None else step
-        sites = {number: site for site, number in self._site_ids().items()}
-        query = "SELECT step, data FROM frame WHERE layout = ? AND step <= ? ORDER BY step DESC LIMIT 1"
-        newest = [
-            (step, series, data)
-            for layout, series in self._layouts(schema.STATS).items()
-            for step, data in self._db.rows(query, (layout, bound))
-        ]
-        found: dict[Site, Stats] = {}
-        for _, series, data in sorted(newest, key=lambda row: row[0]):
-            rows = _decode(schema.STATS, data)
-            found |= {sites[n]: Stats.from_stored(row) for n, row in zip(series, rows, strict=True)}
-        return found
+        found = self._ranks.each(lambda rank: rank.newest(schema.STATS, EVER[1] if step is None else step))
+        newest: dict[Site, Stats] = {}
+        for site in dict.fromkeys(site for rows in found.values() for site in rows):
+            histories = [rows[site] for rows in found.values() if site in rows]
+            last = max(at for at, _ in histories)
+            stacked = [(np.array([at]), row[None]) for at, row in histories if at == last]
+            newest[site] = Stats.from_stored(merge_histories(stacked, replicas=is_replica(site))[1][0].tolist())
+        return newest
 
-    def table(self, sites: list[Site], stat: str, columns: int | None = None) -> tuple[Steps, Values]:
+    def table(
+        self,
+        sites: list[Site],
+        stat: str,
+        columns: int | None = None,
+        *,
+        first: int | None = None,
+        last: int | None = None,
+    ) -> tuple[Steps, Values]:
         """One statistic of many sites over the run.
 
         Args:
             sites: the rows.
             stat: a name of `STORED` or `DERIVED`.
-            columns: thin the run to at most so many measured steps; default: all of them.
+            columns: at most so many columns, each the value of largest size of its steps; default: one a step.
+            first: the first step of interest; default: that of the run.
+            last: the last step of interest; default: that of the run.
 
         Returns:
             The steps, (columns,), and the values, (sites, columns): NaN where a site was not measured, and +Inf where
             it held non-finite elements, unless `stat` is `count` or `nonfinite`.
         """
-        every_step = np.array(self.measured_steps, np.int64)
-        chosen = _thin(every_step, columns)
-        ids = self._site_ids()
-        values = np.full((len(sites), len(chosen)), np.nan)
-        column = {step: number for number, step in enumerate(chosen.tolist())}
-        for layout, series in self._layouts(schema.STATS).items():
-            place = {number: at for at, number in enumerate(series)}
-            wanted = [row for row, site in enumerate(sites) if ids.get(site) in place]
-            places = [place[ids[sites[row]]] for row in wanted]
-            for step, data in self._frames(layout, chosen if len(chosen) < len(every_step) else None):
-                if step in column:  # frames may have been written since the steps were read
-                    values[wanted, column[step]] = _statistic(_decode(schema.STATS, data)[places], stat)
-        return chosen, values
+        return self._ranks.table(sites, _place(stat), columns, _span(first, last))
 
-    @property
-    def notes(self) -> list[tuple[int, str]]:
-        """What happened while recording, such as a failure to measure: (step, text)."""
-        return [(step, text) for step, text in self._db.rows("SELECT step, text FROM note ORDER BY id")]
+    def histograms(self, site: str) -> list[tuple[int, Histogram]]:
+        """The histograms of a site, each with its step; of several ranks the lowest that has any."""
+        place = self._site(site)
+        found = self._ranks.each(lambda rank: rank.histograms(place)).values()
+        return next((histograms for histograms in found if histograms), [])
 
-    @property
-    def graph(self) -> Graph | None:
-        """The computation, if it was captured."""
-        from tensorscope.graphs.graph import Graph
+    def times(self, path: str) -> tuple[Steps, Values, Values]:
+        """Steps at which a module was timed, and the seconds of its forward and its backward; NaN: it did not run."""
+        found = self._ranks.first(lambda rank: rank.column(schema.TIMES, path, (0, 1)))
+        return found[0], found[1][:, 0], found[1][:, 1]
 
-        text = self._document("graph")
-        return None if text is None else Graph.from_json(text)
+    def median_times(self) -> dict[str, tuple[float, float]]:
+        """Median seconds of every module's forward and backward over the newest measured steps."""
+        return self._ranks.first(lambda rank: rank.recent_times(RECENT))
 
-    @property
-    def findings(self) -> list[Finding]:
-        """What the rules found while the run was recorded, the cause first."""
-        text = self._document("findings")
-        return [] if text is None else [_finding(info) for info in json.loads(text)]
+    def shapes(self, site: str) -> list[Shape]:
+        """The shapes that a site has had, each with its first step; of many the first ones and the newest."""
+        place = self._site(site)
+        found = self._ranks.each(lambda rank: [shape for other, shape in rank.shapes() if other == place]).values()
+        return next((shapes for shapes in found if shapes), [])
 
-    @property
-    def silent(self) -> list[Finding]:
-        """Shape mistakes that raised nothing, found while the first step was recorded."""
-        text = self._document("silent")
-        return [] if text is None else [_finding(info) for info in json.loads(text)]
-
-    @property
-    def reports(self) -> list[ShapeReport]:
-        """The shape errors that the run met, explained."""
-        text = self._document("reports")
-        return [] if text is None else [ShapeReport.from_json(report) for report in json.loads(text)]
-
-    @property
-    def handed_nonfinite(self) -> list[dict[str, Any]]:
-        """Modules whose arguments held non-finite values when their output first did: `path` and `step` of each."""
-        text = self._document("handed_nonfinite")
-        return [] if text is None else list(json.loads(text))
+    def last_shapes(self) -> dict[Site, Shape]:
+        """The newest shape of every site."""
+        found = self._ranks.each(lambda rank: dict(rank.shapes()))
+        return {site: shape for shapes in reversed(list(found.values())) for site, shape in shapes.items()}
 
     def _document(self, key: str) -> str | None:
-        rows = self._db.rows("SELECT text FROM document WHERE key = ?", (key,))
-        return str(rows[0][0]) if rows else None
+        found = self._ranks.each(lambda rank: rank.document(key)).values()
+        return next((text for text in found if text is not None), None)
 
-    def _site_ids(self) -> dict[Site, int]:
-        """Sites are only ever added, so only new ones are read."""
-        known = self._sites
-        query = "SELECT id, path, kind, nth, call, gradient FROM site WHERE id >= ? ORDER BY id"
-        for number, path, kind, nth, call, gradient in self._db.rows(query, (len(known),)):
-            known[Site(path, Kind(kind), place=nth, call=call, gradient=bool(gradient))] = number
-        return known
+    def _of_parts(self, key: str) -> list[tuple[Span, str]]:
+        found = self._ranks.each(lambda rank: rank.documents(key)).values()
+        return next((texts for texts in found if texts), [])
 
-    def _number_of(self, site: str) -> int:
-        number = self._site_ids().get(site)  # type: ignore[call-overload]  # a Site equals its text
-        if number is None:
-            raise _unknown("site", site, self.sites)
-        return int(number)
+    # --- how it is found ---------------------------------------------------------------------------------------------
 
-    def _layouts(self, kind: str) -> dict[int, list[Any]]:
-        """Layouts are only ever added, so only new ones are read."""
-        known = self._series
-        for number, its_kind, series in self._db.rows(
-            "SELECT id, kind, series FROM layout WHERE id >= ?", (len(known),)
-        ):
-            known[number] = (its_kind, json.loads(series))
-        return {number: series for number, (its_kind, series) in known.items() if its_kind == kind}
+    def _steps_of(self, *kinds: str) -> list[int]:
+        found = self._ranks.each(lambda rank: np.concatenate([rank.steps(kind) for kind in kinds]))
+        return [int(step) for step in np.unique(np.concatenate(list(found.values())))]
 
-    def _frames(self, layout: int, steps: Steps | None) -> list[tuple[int, bytes]]:
-        """Frames of a layout: all of them, or those of a few steps."""
-        if steps is None:
-            return self._db.rows("SELECT step, data FROM frame WHERE layout = ? ORDER BY step, seq", (layout,))
-        query = "SELECT step, data FROM frame WHERE layout = ? AND step = ?"
-        return [row for step in steps.tolist() for row in self._db.rows(query, (layout, step))]
+    def _names(self, kind: str) -> list[str]:
+        found = self._ranks.each(lambda rank: rank.names(kind)).values()
+        return list(dict.fromkeys(name for names in found for name in names))
 
-    def _rows_of(self, kind: str, series: Any) -> list[tuple[int, Values]]:
-        """Every stored row of one series, in the order of steps."""
-        width, dtype = schema.ROWS[kind]
-        size = width * dtype.itemsize
-        found: list[tuple[int, Values]] = []
-        for layout, members in self._layouts(kind).items():
-            if series not in members:
-                continue
-            query = "SELECT step, substr(data, ?, ?) FROM frame WHERE layout = ? ORDER BY step, seq"
-            rows = self._db.rows(query, (1 + members.index(series) * size, size, layout))
-            found += [(step, np.frombuffer(data, dtype).astype(np.float64)) for step, data in rows]
-        return sorted(found, key=lambda row: row[0])
+    def _known(self, kind: str, name: str) -> None:
+        names = self._names(kind)
+        if name not in names:
+            raise _unknown("scalar" if kind == schema.SCALARS else "gauge", name, names)
 
-    def _column(self, kind: str, series: Any, place: int) -> tuple[Steps, Values]:
-        rows = self._rows_of(kind, series)
-        return np.array([step for step, _ in rows], np.int64), np.array([row[place] for _, row in rows], np.float64)
+    def _named(self, kind: str, name: str) -> tuple[Steps, Values]:
+        self._known(kind, name)
+        found = self._ranks.each(lambda rank: _single(rank.column(kind, name, (0,)))).values()
+        return next((column for column in found if len(column[0])), next(iter(found)))
+
+    def _site(self, site: str) -> Site:
+        known = {place: place for place in self.sites}
+        if site not in known:
+            raise _unknown("site", site, list(known))
+        return known[site]  # type: ignore[index]
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
     """Open a recorded training for reading, also while it is being written.
 
     Args:
-        path: the run's folder, or one rank's file in it.
+        path: the run's folder, or one file in it.
 
     Raises:
-        RunError: there is no run at `path`, or it is damaged, or newer than this version.
+        RunError: there is no run at `path`, or it is damaged, or of another version.
     """
     return Run(path)
 
@@ -350,29 +379,15 @@ def _unknown(what: str, name: str, known: list[Any] | tuple[Any, ...]) -> RunErr
     )
 
 
-def _decode(kind: str, data: bytes) -> Values:
-    width, dtype = schema.ROWS[kind]
-    return np.frombuffer(data, dtype).reshape(-1, width).astype(np.float64)
+def _place(stat: str) -> int:
+    if stat not in PLACES:
+        raise _unknown("statistic", stat, STORED + DERIVED)
+    return PLACES[stat]
 
 
-def _thin(steps: Steps, columns: int | None) -> Steps:
-    if columns is None or len(steps) <= columns:
-        return steps
-    return steps[np.linspace(0, len(steps) - 1, columns).round().astype(np.int64)]
+def _span(first: int | None, last: int | None) -> Span:
+    return EVER[0] if first is None else first, EVER[1] if last is None else last
 
 
-def _statistic(rows: Values, stat: str) -> Values:
-    """One statistic of (sites, STORED) rows; +Inf where a site held non-finite elements."""
-    count, mean, std, bad = (rows[:, STORED.index(name)] for name in ("count", "mean", "std", "nonfinite"))
-    if stat in STORED:
-        values = rows[:, STORED.index(stat)]
-    else:
-        rms = np.hypot(mean, std)
-        values = rms if stat == "rms" else np.sqrt(count - bad) * rms
-    return values if stat in ("count", "nonfinite") else np.where(bad > 0, np.inf, values)
-
-
-def _finding(info: dict[str, Any]) -> Finding:
-    cause = info.pop("caused_by", None)
-    severity = Severity(info.pop("severity"))
-    return Finding(**info, severity=severity, caused_by=_finding(cause) if cause else None)
+def _single(column: tuple[Steps, Values]) -> tuple[Steps, Values]:
+    return column[0], column[1][:, 0]
