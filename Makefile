@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-bench
+PEERS_READY := $(PEERS)/.ready
+THREADS ?= 1
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -13,7 +16,7 @@ help:  ## list the verbs
 
 setup: $(READY)  ## create .venv with everything that development needs
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py tensorscope/live/kernel.cpp
 	@echo "setting up $(VENV) (torch is about 200 MB; a few minutes the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,8 +38,18 @@ test: $(READY)  ## run the fast tests
 slow: $(READY)  ## run the long tests: whole trainings, real terminals, long searches
 	@$(PYTEST) -m slow
 
-bench: $(READY)  ## measure what tracing costs, next to the bare step
-	@$(BIN)/python -m pytest -m bench -s tests/bench
+bench: $(PEERS_READY)  ## measure cost, storage and the viewer's start, next to the peers (about 20 minutes; rest your machine)
+	@OMP_NUM_THREADS=$(THREADS) $(PEERS)/bin/python -m pytest -p no:cacheprovider -m bench -s tests/bench
+
+$(PEERS_READY): $(READY)
+	@echo "setting up $(PEERS), so that the peers stay out of $(VENV) (a few minutes the first time)"
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@echo '*' > $(PEERS)/.gitignore
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torchlens wandb tensorboard \
+		|| echo "the peers could not be installed: we are measured alone"
+	@touch $(PEERS_READY)
 
 golden: $(READY)  ## rewrite the pinned pictures and texts; look at the diff
 	@$(PYTEST) --snapshot-update
@@ -47,4 +60,4 @@ demo: $(READY)  ## train a small CNN on digits and watch it live (without a term
 	@$(BIN)/tensorscope demo
 
 clean:  ## remove what the other verbs have made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis runs dist
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis runs dist

@@ -1,7 +1,7 @@
-"""Measures tensors: a row of `events.STORED` each, and a small sample for what a row cannot tell.
+"""Looks at single tensors: `measure`, the moments that a row is made of, a small sample, a histogram.
 
-On a CPU a row is measured at once, in three passes over memory (sum, squares, extremes) as long as float32 can be
-trusted and in float64 otherwise. Elsewhere a row stays on its device, because looking at a number would wait for it.
+On a CPU the kernel reads a tensor's memory once. Elsewhere, or where no kernel was compiled, torch computes the same
+moments in float64, and looks at no number, because that would wait for the device.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 
 from tensorscope.events import Histogram, Stats
+from tensorscope.live.kernel import BAD, COUNT, HIGH, KERNEL, KINDS, LARGE, LOW, M2, MEAN, WIDTH, ZEROS
 from tensorscope.run.schema import BINS
 
-SAMPLE = 1024  # elements kept of a tensor for its zero fraction and its histogram
-TRUSTED_SHARE = 0.05  # variance below this share of the mean square has lost too many digits in float32
-TRUSTED_SIZE = 1e-15  # squares of smaller numbers leave float32's range
+SAMPLE = 1024  # elements kept of a tensor for its histogram, and of a parameter for its update
+SQUARED = (1e-140, 1e150)  # sizes whose squares stay within float64
 
-Row = tuple[float, ...] | torch.Tensor  # count, mean, std, min, max, nonfinite: on the host, or (6,) float on a device
+Row = npt.NDArray[np.float64]
 
 
 def measure(tensor: torch.Tensor) -> Stats:
@@ -34,48 +34,101 @@ def measure(tensor: torch.Tensor) -> Stats:
     """
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"`measure` takes a tensor, got {type(tensor).__name__}")
-    row = measure_row(tensor)
-    count, mean, std, low, high, bad = row.tolist() if isinstance(row, torch.Tensor) else row
-    if not count or not has_data(tensor):
-        return Stats(int(count), mean, std, low, high, math.nan, int(bad))
-    values = real(tensor)
-    zeros = int(tensor.numel() - torch.count_nonzero(values).item())
+    if not has_data(tensor):
+        return Stats(tensor.numel(), math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+    values, absent = stored_values(tensor)
+    row, scale = moments(values, absent), 1.0
+    size = max(-row[LOW], row[HIGH])
+    if values.dtype == torch.float64 and size > 0 and not SQUARED[0] < size < SQUARED[1]:
+        row, scale = moments(values / size, absent), float(size)
+    good = row[COUNT] - row[BAD]
+    mean, std, low, high = (float(n) * scale for n in (row[MEAN], _root(row[M2], good), row[LOW], row[HIGH]))
+    zero = float(row[ZEROS] / row[COUNT]) if row[COUNT] else math.nan
     with np.errstate(all="ignore"):
         counted = count_bins(values.detach().reshape(-1).double().cpu().numpy())
-    return Stats(int(count), mean, std, low, high, zeros / count, int(bad), histogram=_histogram(counted))
+    histogram = _histogram(counted)
+    return Stats(int(row[COUNT]), mean, std, low, high, zero, int(row[BAD]), histogram=histogram)
+
+
+def _root(squares: float, count: float) -> float:
+    # std = sqrt(Σ(x − mean)² / n)
+    return math.sqrt(squares / count) if count else math.nan
 
 
 @torch.no_grad()
-def measure_row(tensor: torch.Tensor) -> Row:
-    """Count, mean, std, min, max and non-finite elements of a tensor, without waiting for a device."""
-    if tensor.is_nested:
-        tensor = tensor.values()
-    if not has_data(tensor):
-        return (float(tensor.numel()), math.nan, math.nan, math.nan, math.nan, 0.0)
-    x = real(tensor)
-    stored = x.numel()
-    if tensor.is_cpu:
-        row = _host_row(x) if stored else (0.0, math.nan, math.nan, math.nan, math.nan, 0.0)
-        return _with_zeros(row, tensor.numel() - stored) if stored < tensor.numel() else row
-    return _device_row(x, tensor.numel() - stored)
+def moments(values: torch.Tensor, absent: int = 0) -> Row:
+    """The moments of a tensor, (8,): see `kernel.cpp`. Waits for its device.
+
+    Args:
+        values: a plain strided tensor of numbers.
+        absent: further elements, all 0.
+    """
+    row = np.full(WIDTH, math.nan)
+    kind = KINDS.get(values.dtype)
+    if KERNEL is None or kind is None or not values.is_cpu:
+        row[:] = torch_moments(values, absent).cpu().numpy()
+        return row
+    x = values if is_dense(values) else values.contiguous()
+    alone = np.empty(WIDTH)
+    run = KERNEL.measure if x.numel() < LARGE else KERNEL.measure_large
+    run(x.data_ptr(), x.numel(), kind, True, alone.ctypes.data, row.ctypes.data)
+    if absent:
+        KERNEL.join(row.ctypes.data, zero_row(absent).ctypes.data)
+    return row
+
+
+def zero_row(count: int) -> Row:
+    """The moments of so many zeros."""
+    return np.array([count, 0, 0, 0, 0, count, 0, math.nan], np.float64)
+
+
+def torch_moments(x: torch.Tensor, absent: int = 0) -> torch.Tensor:
+    """The same on the tensor's device, (8,) float64 (float32 on MPS), without looking at a number."""
+    wide = torch.float32 if x.device.type == "mps" else torch.float64
+    finite = torch.isfinite(x)
+    y = torch.where(finite, x, 0).to(wide)
+    good = finite.sum(dtype=wide)
+    seen = torch.where(good > 0, good, math.nan)
+    mean = y.sum() / seen
+    # M2 = Σ(x − mean)²
+    squares = torch.where(finite, y - mean, 0).square().sum() + 0 * mean
+    infinity = torch.full_like(y, math.inf)
+    edges = [mean, mean]
+    if x.numel():
+        edges = [torch.where(finite, y, infinity).amin(), torch.where(finite, y, -infinity).amax()]
+    low, high = (torch.where(edge.isfinite(), edge, math.nan) for edge in edges)
+    row = [torch.full_like(good, x.numel()), mean, squares, low, high, (x == 0).sum(dtype=wide), x.numel() - good]
+    if absent:  # pairwise, with a group whose mean and spread are 0
+        n = good + absent
+        mean = mean.nan_to_num()
+        row = [row[0] + absent, mean * good / n, squares.nan_to_num() + mean.square() * good * absent / n,
+               low.nan_to_num().clamp(max=0), high.nan_to_num().clamp(min=0), row[5] + absent, row[6]]  # fmt: skip
+    return torch.stack([*row, torch.full_like(good, math.nan)])
+
+
+def sample_stride(count: int) -> int:
+    """Every how many elements one is kept, so that at most `SAMPLE` are.
+
+    It shares no factor with the number of elements, so that no axis is seen at a few of its indices only.
+    """
+    stride = max(1, math.ceil(count / SAMPLE))
+    while stride > 1 and math.gcd(stride, count) > 1:
+        stride += 1
+    return stride
 
 
 @torch.no_grad()
 def sample(tensor: torch.Tensor) -> torch.Tensor | None:
-    """At most `SAMPLE` elements of a tensor, evenly spread, as a float32 copy on its device; None if it has no data.
-
-    The stride shares no factor with the number of elements, so that no axis is seen at a few of its indices only.
-    """
+    """At most `SAMPLE` elements of a tensor, evenly spread, as a float copy on its device; None if it has no data."""
     if not has_data(tensor):
         return None
-    flat = real(tensor).reshape(-1)
-    stride = max(1, math.ceil(flat.numel() / SAMPLE))
-    while stride > 1 and math.gcd(stride, flat.numel()) > 1:
-        stride += 1
-    return flat[::stride].to(torch.float32, copy=True)
+    values, _ = stored_values(tensor)
+    flat = values.reshape(-1)
+    few = flat[:: sample_stride(flat.numel())]
+    return few.to(torch.float64 if few.is_cpu else torch.float32, copy=True)
 
 
-def count_bins(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def count_bins(values: npt.NDArray[np.floating]) -> Row:
     """Low edge, high edge and `BINS` counts between them of the finite values; NaN edges if there is none."""
     finite = values[np.isfinite(values)]
     row = np.full(2 + BINS, np.nan)
@@ -90,6 +143,18 @@ def count_bins(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return row
 
 
+def _histogram(row: Row) -> Histogram | None:
+    low, high = row[:2]
+    if math.isnan(low):
+        return None
+    share = np.linspace(0, 1, BINS + 1)
+    edges = low * (1 - share) + high * share  # exact at both ends, and without a difference that could overflow
+    return Histogram(tuple(edges.tolist()), tuple(int(n) for n in row[2:]))
+
+
+_PLAIN = (torch.nn.Parameter,)  # a functorch wrapper has the type Tensor, so only a Parameter is surely plain
+
+
 def has_data(tensor: torch.Tensor) -> bool:
     """Whether there are numbers to look at: false for meta, fake and functorch tensors."""
     if type(tensor) in _PLAIN:
@@ -101,94 +166,41 @@ def has_data(tensor: torch.Tensor) -> bool:
     )
 
 
-_PLAIN = (torch.nn.Parameter,)  # a functorch wrapper has the type Tensor, so only a Parameter is surely plain
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether a strided tensor's elements lie side by side in memory, in whatever order."""
+    if tensor.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
 
 
-def real(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor's numbers as float32 or float64: stored values of a sparse one, magnitudes of complex ones."""
+def stored_values(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The numbers of a tensor as a plain strided one, and how many more it has that are not stored and 0.
+
+    Complex numbers become magnitudes; what is quantised becomes what it stands for.
+    """
     x = tensor.detach()
+    x = getattr(
+        x, "_local_tensor", x
+    )  # of what is spread over processes, the part that is here: asking talks to others
     if x.is_nested:
         x = x.values()
+        return stored_values(x)[0], 0
+    count = x.numel()
     if x.layout is not torch.strided:
-        coo = x if x.layout is torch.sparse_coo else x.to_sparse_coo()  # type: ignore[no-untyped-call]
+        coo = x if x.layout is torch.sparse_coo else x.to_sparse_coo()
         x = coo.coalesce().values()
     if x.is_quantized:
         x = x.dequantize()
     if x.is_complex():
         x = x.abs()
-    if x.dtype in (torch.float32, torch.float64):
-        return x
-    exact = x.dtype.is_floating_point or x.device.type == "mps"  # 8- and 16-bit floats fit in float32, integers do not
-    return x.to(torch.float32 if exact else torch.float64)
-
-
-def _host_row(x: torch.Tensor) -> tuple[float, ...]:
-    flat = x.reshape(-1)
-    low, high = map(float, torch.aminmax(flat))
-    count = x.numel()
-    mean, square = float(flat.sum()) / count, float(torch.dot(flat, flat)) / count
-    variance = square - mean * mean
-    trusted = math.isfinite(square) and variance > TRUSTED_SHARE * square and max(-low, high) > TRUSTED_SIZE
-    return (float(count), mean, math.sqrt(variance), low, high, 0.0) if trusted else _exact_row(x)
-
-
-def _exact_row(x: torch.Tensor) -> tuple[float, ...]:
-    """In float64 and scaled to 1, so that nothing cancels, overflows or underflows."""
-    y = x.double()
-    finite = torch.isfinite(y)
-    good = int(finite.sum())
-    bad = float(x.numel() - good)
-    if not good:
-        return (float(x.numel()), math.nan, math.nan, math.nan, math.nan, bad)
-    if bad:
-        y = y[finite]
-    low, high = map(float, torch.aminmax(y))
-    scale = max(-low, high) or 1.0
-    y = y / scale
-    mean = y.mean()
-    std = (y - mean).square_().mean().sqrt()
-    return (float(x.numel()), float(mean) * scale, float(std) * scale, low, high, bad)
-
-
-def _device_row(x: torch.Tensor, zeros: int = 0) -> torch.Tensor:
-    """The same with no number looked at: sums run in float64, so that float32 data neither cancels nor overflows."""
-    wide = torch.float32 if x.device.type == "mps" else torch.float64
-    finite = torch.isfinite(x)
-    stored = finite.sum(dtype=wide)
-    good = stored + zeros
-    y = torch.where(finite, x, 0)
-    mean = y.sum(dtype=wide) / good
-    # mean of squares − square of the mean
-    variance = torch.linalg.vector_norm(y, dtype=wide).square() / good - mean.square()
-    infinity = torch.where(stored > 0, math.inf, math.nan).to(wide)
-    if x.numel():
-        low = torch.where(finite, x, math.inf).amin().to(wide)
-        high = torch.where(finite, x, -math.inf).amax().to(wide)
-    else:
-        low = high = infinity
-    if zeros:
-        low, high = low.nan_to_num(nan=0.0).clamp(max=0), high.nan_to_num(nan=0.0).clamp(min=0)
-    low, high = (torch.where(edge.isfinite(), edge, math.nan) for edge in (low, high))
-    count = torch.full_like(good, x.numel() + zeros)
-    return torch.stack((count, mean, variance.clamp(min=0).sqrt(), low, high, x.numel() - stored))
-
-
-def _with_zeros(row: tuple[float, ...], zeros: int) -> tuple[float, ...]:
-    """What the row becomes when `zeros` elements that were not stored are counted in."""
-    count, mean, std, low, high, bad = row
-    stored = count - bad
-    if not stored:
-        return (count + zeros, 0.0, 0.0, 0.0, 0.0, bad)
-    share = stored / (stored + zeros)
-    # Law of total variance, with a second group whose mean and variance are 0.
-    variance = share * std * std + share * (1 - share) * mean * mean
-    return (count + zeros, share * mean, math.sqrt(variance), min(low, 0.0), max(high, 0.0), bad)
-
-
-def _histogram(row: npt.NDArray[np.float64]) -> Histogram | None:
-    low, high = row[:2]
-    if math.isnan(low):
-        return None
-    share = np.linspace(0, 1, BINS + 1)
-    edges = low * (1 - share) + high * share  # exact at both ends, and without a difference that could overflow
-    return Histogram(tuple(edges.tolist()), tuple(int(n) for n in row[2:]))
+    elif x.is_neg():
+        x = x.resolve_neg()
+    if x.dtype not in KINDS:  # 8-bit floats, wide unsigned integers
+        x = x.to(torch.float32 if x.dtype.is_floating_point else torch.float64)
+    return x, count - x.numel()
