@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +19,8 @@ STORED = ("count", "mean", "std", "min", "max", "zero_fraction", "nonfinite", "d
 # What follows from them.
 DERIVED = ("l2", "rms")
 
+_WIDTH = re.compile(r"(?:bool$|[a-z]+(\d+))")  # of a dtype's name: its bits
+
 
 class Kind(StrEnum):
     """What a site looks at."""
@@ -25,6 +28,7 @@ class Kind(StrEnum):
     OUTPUT = "output"
     INPUT = "input"
     PARAMETER = "parameter"
+    UPDATE = "update"  # what an optimizer's step has added to a parameter
 
 
 class Site(str):
@@ -56,7 +60,7 @@ class Site(str):
         """Put the parts together."""
         text = path or ROOT
         text += f"#{call}{'+' if call == MAX_CALLS - 1 else ''}" if call else ""
-        text += ":input" if kind is Kind.INPUT else ""
+        text += f":{kind}" if kind in (Kind.INPUT, Kind.UPDATE) else ""
         text += f"[{place}]" if place else ""
         text += ":grad" if gradient else ""
         self = super().__new__(cls, text)
@@ -74,7 +78,7 @@ class Site(str):
     @property
     def module(self) -> str:
         """Dotted path of the module it belongs to, for a parameter the module that holds it."""
-        return self.path.rpartition(".")[0] if self.kind is Kind.PARAMETER else self.path
+        return self.path.rpartition(".")[0] if self.kind in (Kind.PARAMETER, Kind.UPDATE) else self.path
 
 
 def _site(path: str, kind: str, place: str, call: int, gradient: bool) -> Site:
@@ -186,6 +190,14 @@ class Shape:
     dtype: str = ""
     device: str = ""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its elements take; 0 where a size (ragged) or the dtype is not known."""
+        width = _WIDTH.match(self.dtype)
+        if width is None or any(size < 0 for size in self.dims):
+            return 0
+        return math.prod(self.dims) * max(1, int(width[1] or 8) // 8)  # narrower numbers have a byte each, or share it
+
     def __str__(self) -> str:
         named = any(self.names)
         parts = (
@@ -206,6 +218,7 @@ class ModuleInfo:
         parameters: elements of the parameters it holds itself, shared ones counted where they are met first.
         trainable: those of them that require a gradient.
         aliases: further paths of the same object.
+        bytes: that those parameters take.
     """
 
     path: str
@@ -213,3 +226,4 @@ class ModuleInfo:
     parameters: int
     trainable: int
     aliases: tuple[str, ...] = ()
+    bytes: int = 0

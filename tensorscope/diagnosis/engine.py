@@ -31,6 +31,7 @@ RULES: dict[str, Rule] = {
 }
 # The ids of rules that find several things.
 FAMILIES = {"shape_errors": SHAPE_ERRORS, "silent_shapes": SILENT_SHAPES}
+UNMEASURED = {*FAMILIES, "nan_inf"}  # rules that need no measurement, for what they read was recorded apart
 EXPLAINS = {"nan_inf": {"dead_relu", "vanishing_gradient"}, "dead_relu": {"vanishing_gradient"}}
 
 
@@ -49,8 +50,8 @@ def diagnose(run: Run) -> list[Finding]:
     evidence = Evidence(run, DEFAULTS)
     found: list[Finding] = []
     for name, rule in RULES.items():
-        if not evidence.sites and name not in FAMILIES:
-            continue  # nothing was measured
+        if not evidence.sites and name not in UNMEASURED:
+            continue
         if not any(name in EXPLAINS.get(finding.rule, ()) for finding in found):
             found += rule(evidence)
     return found

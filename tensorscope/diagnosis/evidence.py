@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tensorscope.diagnosis.thresholds import Thresholds
     from tensorscope.events import Finding
     from tensorscope.reports import ShapeReport
+    from tensorscope.run.origin import Origin
     from tensorscope.run.reader import Run
 
 Table = npt.NDArray[np.float64]
@@ -71,9 +72,14 @@ class Evidence:
         return self._run.reports
 
     @property
+    def origin(self) -> Origin | None:
+        """What running the first bad pass again has shown."""
+        return self._run.origin
+
+    @property
     def last_step(self) -> int:
         """The step under way at the end of the run."""
-        return self._run.steps[-1] if self._run.steps else 0
+        return max(0, self._run.last_step)
 
     @property
     def silent(self) -> list[Finding]:

@@ -1,7 +1,8 @@
 """Rule `nan_inf`: where the first number that is not finite came from.
 
-Sites are numbered as the forward pass meets them, so within a step the origin is the first bad input, parameter or
-output, else the last bad gradient: the backward pass runs the other way.
+When the trace has run the first bad pass again, `run.origin` names the operation. Else the measured steps tell the
+module: sites are numbered as the forward pass meets them, so within a step the origin is the first bad input, parameter
+or output, else the last bad gradient: the backward pass runs the other way.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tensorscope.diagnosis.nonfinite_advice import advice
 from tensorscope.events import ROOT, Finding, Kind, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tensorscope.diagnosis.evidence import Evidence
+    from tensorscope.run.origin import Origin
 
 RULE = "nan_inf"
 Bad = npt.NDArray[np.bool_]
@@ -35,6 +38,10 @@ def nan_inf(evidence: Evidence) -> Iterator[Finding]:
     harmed = np.flatnonzero(bad[_vital(evidence)].any(axis=0))
     loss = _bad_loss(evidence)
     steps = sorted({*evidence.steps[harmed].tolist(), *loss.tolist()})
+    found = evidence.origin
+    if found is not None and _says_more(found, evidence, steps):
+        yield _finding(found, steps)
+        return
     if not steps:
         return
     column = int(np.searchsorted(evidence.steps, steps[0]))
@@ -49,6 +56,32 @@ def nan_inf(evidence: Evidence) -> Iterator[Finding]:
         last_step=steps[-1],
         evidence={"nonfinite": origin.amount, "bad_steps": float(len(steps))},
         hint=origin.hint,
+    )
+
+
+def _says_more(found: Origin, evidence: Evidence, bad_steps: list[int]) -> bool:
+    """Whether running the pass again has shown more than the measured steps, of which an earlier one may be bad."""
+    if bad_steps and bad_steps[0] < found.step:
+        return False
+    return found.sure or found.step not in evidence.steps
+
+
+def _finding(found: Origin, bad_steps: list[int]) -> Finding:
+    evidence = {"nonfinite": float(found.nonfinite or sum(one.nonfinite for one in found.culprits))}
+    evidence["bad_steps"] = float(len({*bad_steps, found.step}))
+    if found.culprits:
+        one = found.culprits[0]
+        numbers = {"zeros": one.zeros, "min": one.min, "max": one.max}
+        evidence |= {name: float(number) for name, number in numbers.items() if number is not None}
+    return Finding(
+        rule=RULE,
+        site=found.site,
+        severity=Severity.ERROR,
+        summary=f"{found}: the first values that are not finite, at step {found.step}",
+        first_step=found.step,
+        last_step=max((found.step, *bad_steps)),
+        evidence=evidence,
+        hint=advice(found),
     )
 
 

@@ -76,6 +76,7 @@ def _summary(graph: Graph, call: int, interior: list[Op], leaving: dict[tuple[in
         role=Role.MODULE,
         weights=tuple(dict.fromkeys(weight for op in interior for weight in op.weights)),
         count=sum(op.count * graph.times[op.call] // graph.times[call] for op in interior),
+        flops=sum(op.flops * graph.times[op.call] // graph.times[call] for op in interior),
     )
 
 

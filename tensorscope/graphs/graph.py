@@ -65,6 +65,7 @@ class Op:
         where: `file:line` of the user's own code.
         weights: paths of the parameters and buffers it reads.
         count: operations that it stands for, more than one where a module was collapsed.
+        flops: floating-point operations of its products and convolutions.
     """
 
     id: int
@@ -75,6 +76,7 @@ class Op:
     where: str = ""
     weights: tuple[str, ...] = ()
     count: int = 1
+    flops: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,22 @@ class Graph:
         """Operations of the whole pass, each repetition counted; the same before and after folding."""
         return sum(op.count * self.times[op.call] for op in self.ops if op.role in (Role.OP, Role.MODULE))
 
+    @cached_property
+    def flops(self) -> dict[str, int]:
+        """Module path → floating-point operations of all its calls, what runs within them included; of a whole pass.
+
+        In a folded graph a module that stands for several has what they have together.
+        """
+        around: list[frozenset[str]] = []
+        total: Counter[str] = Counter(dict.fromkeys(self.modules, 0))
+        for call in self.calls:
+            own = frozenset() if call.group else frozenset((call.path,))
+            around.append((around[call.parent] if call.parent >= 0 else frozenset()) | own)
+        for op in self.ops:
+            for path in around[op.call]:
+                total[path] += op.flops * self.times[op.call]
+        return dict(total)
+
     @property
     def parameters(self) -> int:
         """Elements of all parameters, shared ones counted once."""
@@ -276,7 +294,10 @@ def _packed(graph: Graph) -> dict[str, Any]:
         return values.setdefault(value, len(values))
 
     ops = [
-        [op.name, op.call, [index(v) for v in op.outputs], op.role.value, op.where, list(op.weights), op.count]
+        [
+            *(op.name, op.call, [index(v) for v in op.outputs]),
+            *(op.role.value, op.where, list(op.weights), op.count, op.flops),
+        ]
         for op in graph.ops
     ]
     edges = [[e.source, e.target, index(e.value), e.port, e.slot, int(e.back)] for e in graph.edges]
@@ -306,8 +327,8 @@ def _unpacked(data: dict[str, Any]) -> Graph:
     return Graph(
         name=data["name"],
         ops=tuple(
-            Op(i, name, call, tuple(values[v] for v in outs), Role(role), where, tuple(weights), count)
-            for i, (name, call, outs, role, where, weights, count) in enumerate(data["ops"])
+            Op(i, name, call, tuple(values[v] for v in outs), Role(role), where, tuple(weights), count, flops)
+            for i, (name, call, outs, role, where, weights, count, flops) in enumerate(data["ops"])
         ),
         edges=tuple(Edge(s, t, values[v], port, slot, bool(back)) for s, t, v, port, slot, back in data["edges"]),
         calls=tuple(

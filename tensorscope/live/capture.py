@@ -293,7 +293,7 @@ def _results(output: object) -> list[tuple[str, object]]:
 def _finished(model: nn.Module, transcript: Transcript) -> Graph:
     """What was recorded, as a graph."""
     ops = [
-        Op(i, line.name, line.call, tuple(line.outputs), line.role, line.where, line.weights)
+        Op(i, line.name, line.call, tuple(line.outputs), line.role, line.where, line.weights, flops=line.flops)
         for i, line in enumerate(transcript.lines)
     ]
     edges = [

@@ -24,12 +24,19 @@ if TYPE_CHECKING:
 
 
 class Listener(Protocol):
-    """What is told."""
+    """What is told.
+
+    Attributes:
+        measuring: whether it wants to hear of every module, and not of passes alone.
+    """
 
     measuring: bool
 
     def pass_begins(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         """A pass through the model, or through a part of it on its own, begins."""
+
+    def entered(self, path: str) -> None:
+        """A module begins; only told while `measuring`."""
 
     def returned(self, path: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
         """A module has returned, or raised: then the output is None; only told while `measuring`."""
@@ -37,8 +44,8 @@ class Listener(Protocol):
     def recomputed(self, path: str, output: Any) -> None:
         """A module has returned during backward, because its activations were checkpointed."""
 
-    def pass_ends(self) -> None:
-        """The outermost module has returned."""
+    def pass_ends(self, output: Any) -> None:
+        """The outermost module has returned this."""
 
     def optimizer_steps(self, optimizer: Optimizer) -> None:
         """An optimizer of this model is about to step: its gradients are final."""
@@ -53,6 +60,8 @@ class Listener(Protocol):
 class ModelHooks:
     """Global hooks that tell a listener about one model.
 
+    While the listener measures nothing, only the modules that passes begin at are looked at, as briefly as can be.
+
     Args:
         model: the model.
         listener: is told; what it raises goes to its `failed` and nowhere else.
@@ -64,23 +73,57 @@ class ModelHooks:
         self._paths: dict[int, str] = {}
         self._parameters: set[int] = set()
         self._owns: WeakKeyDictionary[Optimizer, tuple[int, bool]] = WeakKeyDictionary()
+        self._entries = {id(model)}  # modules that passes were seen to begin at
         self._depth = 0
         self._outdated = True
         guard = functools.partial(guarded, listener)
-        self._handles = [
-            nn_module.register_module_forward_pre_hook(guard(self._before)),
-            nn_module.register_module_forward_hook(guard(self._after), with_kwargs=True, always_call=True),
+        self._safe = {hook.__name__: guard(hook) for hook in (self._before, self._after)}
+        self._optimizer_handles = [
             register_optimizer_step_pre_hook(guard(self._before_step)),
             register_optimizer_step_post_hook(guard(self._after_step)),
         ]
+        self._module_handles: list[Any] = []
+        self._fully: bool | None = None
+        self._listen(fully=True)
         self._look()
 
     def remove(self) -> None:
         """Stop listening."""
-        for handle in self._handles:
+        self._drop_module_hooks()
+        for handle in self._optimizer_handles:
+            handle.remove()
+        self._optimizer_handles = []
+
+    def _listen(self, *, fully: bool) -> None:
+        """Look at every module, or only at those that passes begin at."""
+        if fully == self._fully:
+            return
+        self._drop_module_hooks()
+        before, after = (self._safe["_before"], self._safe["_after"]) if fully else self._brief()
+        self._fully = fully
+        self._module_handles = [
+            nn_module.register_module_forward_pre_hook(before),
+            nn_module.register_module_forward_hook(after, with_kwargs=fully, always_call=fully),
+        ]
+
+    def _brief(self) -> tuple[Callable[..., None], Callable[..., None]]:
+        entries, before, after = self._entries, self._safe["_before"], self._safe["_after"]
+
+        def briefly_before(module: nn.Module, args: Any) -> None:
+            if id(module) in entries:
+                before(module, args)
+
+        def briefly_after(module: nn.Module, args: Any, output: Any) -> None:
+            if id(module) in entries:
+                after(module, args, output)
+
+        return briefly_before, briefly_after
+
+    def _drop_module_hooks(self) -> None:
+        for handle in self._module_handles:
             handle.remove()
             nn_module._global_forward_hooks_with_kwargs.pop(handle.id, None)  # which torch forgets
-        self._handles = []
+        self._module_handles = []
 
     def owned_parameters(self) -> set[int]:
         """Ids of the model's parameters that some optimizer owns which exists now."""
@@ -96,7 +139,8 @@ class ModelHooks:
         self._outdated = False
 
     def _before(self, module: nn.Module, args: Any) -> None:
-        if id(module) not in self._paths:
+        path = self._paths.get(id(module))
+        if path is None:
             self._outdated |= self._depth > 0  # a stranger within a pass: the model may have got a new part
             return
         if _in_backward():
@@ -106,15 +150,19 @@ class ModelHooks:
         if self._depth == 0:
             if self._outdated:
                 self._look()
+            self._entries.add(id(module))
             self._listener.pass_begins(module, args, _keywords(sys._getframe()))
+            self._listen(fully=self._listener.measuring)
         self._depth += 1
+        if self._listener.measuring:
+            self._listener.entered(path)
 
     def _after(self, module: nn.Module, args: Any, *rest: Any) -> None:
         """Rest: the keyword arguments, which torch leaves out if the forward raised, and the output."""
         path = self._paths.get(id(module))
         if path is None:
             return
-        kwargs, output = rest if len(rest) == 2 else ({}, None)
+        kwargs, output = rest if len(rest) == 2 else ({}, rest[0])
         if _in_backward():
             if self._listener.measuring:
                 self._listener.recomputed(path, output)
@@ -123,7 +171,7 @@ class ModelHooks:
             self._listener.returned(path, module, args, kwargs, output)
         self._depth = max(0, self._depth - 1)
         if self._depth == 0:
-            self._listener.pass_ends()
+            self._listener.pass_ends(output)
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self._belongs(optimizer):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from statistics import median
 
-MEMORY = 9  # latest durations that count
-LONGEST = 10_000  # steps between two measured ones, at most
+MEMORY = 15  # latest durations that count
+LEAST = 0.25  # share of the budget that is always there for measuring
+LONGEST = 1 << 13  # steps from one measured step to the next, at most
 
 
 class Pace:
     """Measures every `every` steps, or as often as keeps the cost below a share of the bare step.
 
+    An interval that adapts is a power of two, and a step is measured if the interval divides it: so the ranks of one
+    training measure common steps, though each keeps its own pace.
+
     Args:
         every: interval in steps; None to adapt.
-        overhead: share of the bare step's duration that measuring may add.
+        overhead: share of the bare step's duration that tracing may add.
 
     Attributes:
         interval: steps from one measured step to the next.
@@ -27,26 +30,44 @@ class Pace:
         self.fixed = every is not None
         self.overhead = overhead
         self._bare: deque[float] = deque(maxlen=MEMORY)
+        self._idle: deque[float] = deque(maxlen=MEMORY)
         self._costs: deque[float] = deque(maxlen=MEMORY)
-        self._last_measured: int | None = None
         self._seen = 0
 
     def is_due(self, step: int) -> bool:
         """Whether to measure this step."""
-        due = self._last_measured is None or step - self._last_measured >= self.interval
-        if due:
-            self._last_measured = step
-        return due
+        return step % self.interval == 0
 
-    def step_took(self, seconds: float, spent: float, *, measured: bool) -> None:
-        """Learn how long a step took, and how much of that was ours."""
+    def step_took(self, seconds: float, spent: float, *, measured: bool, behind: bool = False) -> None:
+        """Learn from a step.
+
+        Args:
+            seconds: how long it took, all in all.
+            spent: how much of that was ours.
+            measured: whether it was measured.
+            behind: whether the writer does not keep up.
+        """
         self._seen += 1
         if self._seen == 1:  # the first step warms up everything: it is no guide
             return
         self._bare.append(max(seconds - spent, 1e-9))
-        if measured:
-            self._costs.append(spent)
-        if measured and not self.fixed:
-            affordable = max(self.overhead, 1e-6) * median(self._bare)
-            wanted = max(1, math.ceil(median(self._costs) / affordable))
-            self.interval = min(LONGEST, wanted, 2 * self.interval)  # one slow moment must not silence the trace
+        (self._costs if measured else self._idle).append(spent)
+        if self.fixed or not self._costs:
+            return
+        if behind:
+            self.interval = min(LONGEST, 2 * self.interval)
+        elif measured:
+            # One slow moment must not silence the trace: at most twice as long, half as long only if that fits well.
+            wanted = self._wanted()
+            if wanted > self.interval:
+                self.interval = min(LONGEST, 2 * self.interval)
+            elif 2.2 * wanted < self.interval:
+                self.interval //= 2
+
+    def _wanted(self) -> float:
+        """The interval at which what a measured step costs, over what every step costs, is within the share."""
+        idle = median(self._idle) if self._idle else 0.0
+        budget = self.overhead * median(self._bare)
+        # Where what every step costs uses the budget up, in trainings of some microseconds a step, something is measured
+        # all the same.
+        return max(0.0, median(self._costs) - idle) / max(budget - idle, LEAST * budget, 1e-12)

@@ -1,35 +1,39 @@
-"""Gathers what the hooks hear, measures it and hands it to the writer, step by step."""
+"""Gathers what the hooks hear, step by step, and hands it to the writer."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import time
 import traceback
-import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import nn
 
 from tensorscope.errors import GraphError
-from tensorscope.events import MAX_CALLS, Kind, Shape, Site
 from tensorscope.graphs.graph import Graph
 from tensorscope.live.capture import Capture
-from tensorscope.live.frames import Sample, Seen, histograms, statistics
+from tensorscope.live.clipping import ClipWatch
 from tensorscope.live.hooks import ModelHooks, guarded
-from tensorscope.live.rectifiers import Rectifiers
-from tensorscope.live.shapes import named_dims
+from tensorscope.live.memory import memory
+from tensorscope.live.modes import Modes
+from tensorscope.live.moments import Moments, statistics
+from tensorscope.live.optimizers import Optimizers
+from tensorscope.live.sightings import Sightings
 from tensorscope.live.silent.first_step import FirstStep
-from tensorscope.live.stats import measure_row, sample
+from tensorscope.live.stats import Row, count_bins
 from tensorscope.live.steps import StepFinder
-from tensorscope.live.tensors import tensors_in
+from tensorscope.live.stopwatch import Stopwatch
+from tensorscope.live.troubles import Troubles
 from tensorscope.run import schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from torch import nn
     from torch.optim import Optimizer
 
     from tensorscope.live.pace import Pace
@@ -37,15 +41,20 @@ if TYPE_CHECKING:
 
 HISTOGRAM_EVERY = 10  # measured steps
 FAILURES = 20  # failures to measure, after which the trace gives up
+HOOK_SECONDS = 2e-6  # what torch needs to call a module's hooks, which we don't see
+MODES_KEPT = 100  # changes of training modes that are recorded
+
+Numbers = dict[str, "Callable[[], float]"]
 
 
 @dataclass(slots=True)
 class Bundle:
-    """What was gathered in one phase of a step."""
+    """What was gathered in one phase of a step; moments only if it is measured."""
 
-    rows: list[Seen] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    scalars: dict[str, Callable[[], float]] = field(default_factory=dict)
+    moments: Moments | None = None
+    with_samples: bool = False
+    scalars: Numbers = field(default_factory=dict)
+    gauges: Numbers = field(default_factory=dict)
 
 
 class Recorder:
@@ -56,96 +65,147 @@ class Recorder:
         writer: takes what is measured.
         pace: says which steps are measured.
         with_histograms: whether to record histograms.
+        first_step: the number of the first step: a run that is resumed goes on counting.
     """
 
-    def __init__(self, model: nn.Module, writer: Writer, pace: Pace, *, with_histograms: bool) -> None:
+    def __init__(
+        self, model: nn.Module, writer: Writer, pace: Pace, *, with_histograms: bool, first_step: int = 0
+    ) -> None:
         self.measuring = False
         self._model, self._writer, self._pace = model, writer, pace
         self._with_histograms = with_histograms
-        self._names = {id(p): name for name, p in model.named_parameters()}
-        self._calls: dict[str, int] = {}
-        self._shapes: dict[int, tuple[Any, ...]] = {}
-        self._rectifiers = Rectifiers()
-        self._last: tuple[weakref.ref[torch.Tensor], int, Seen, list[int]] | None = None
+        self._paths = {path: number for number, (path, _) in enumerate(model.named_modules())}
+        self._devices = {p.device for p in model.parameters()} - {torch.device("cpu")}
+        self._stopwatch = Stopwatch(
+            [self._paths.get(path.rpartition(".")[0], 0) if path else -1 for path in self._paths]
+        )
+        self._sights = Sightings(model, writer, self._stopwatch, self)
+        self._modes, self._modes_seen = Modes(model), list[dict[str, Any]]()
+        self._clips = ClipWatch(functools.partial(guarded, self))
+        self._optimizers = Optimizers(writer, self._sights.names)
+        self._troubles = Troubles(model, writer)
         self._capture: Capture | None = None
         self._captured = False
         self._first_step = FirstStep(writer)
-        self._leaf_handles: list[Any] = []
-        self._origins: set[str] = set()
-        self._handed: list[dict[str, Any]] = []
-        self._failures = 0
-        self._measured = 0
-        self._timed_step = -1
+        self._updated: dict[int, Callable[[], None]] = {}
+        self._failures = self._measured = self._calls = 0
+        self._timed_step = self._orphans_seen = -1
         self._due = False
-        self._began = self._spent = 0.0
+        self._began = 0.0
         self._hooks = ModelHooks(model, self)
-        self._gradient_came = guarded(self, self._measure_gradient)
         self._owned: set[int] = set()
-        self._orphans_seen = -1
-        self._steps: StepFinder[Bundle] = StepFinder(Bundle, self._emit, self._expects_optimizer)
+        self._steps: StepFinder[Bundle] = StepFinder(Bundle, self._emit, self._expects_optimizer, first_step)
 
     # --- what the hooks tell -----------------------------------------------------------------------------------------
 
     def pass_begins(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         """Decide whether the pass belongs to a step, and whether that step is measured."""
-        self._calls.clear()
-        self._last = None
-        self._drop_leaf_hooks()
+        self._sights.begin_pass()
         self._drop_capture()
         self._first_step.end()
+        for optimizer in self._optimizers.gone():
+            self._steps.optimizer_gone(optimizer)
         gradients = torch.is_grad_enabled()
         if not self._steps.pass_begins(gradients=gradients) or _is_traced():
             self.measuring = False
             return
-        self._time_step(self._steps.number)
-        if self.measuring and not self._steps.trains:
-            began = time.perf_counter()
-            self._see_parameters(self._model.parameters())
+        began = time.perf_counter()
+        step = self._steps.number
+        self._time_step(step)
+        if self._steps.trains:
+            self._troubles.pass_begins(module, args, kwargs)
+        if self.measuring:
+            self._begin_measured_pass(module, args, kwargs, gradients=gradients)
+        self._stopwatch.ours += time.perf_counter() - began
+
+    def _begin_measured_pass(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any], *, gradients: bool) -> None:
+        bundle = self._steps.phase.bundle
+        if bundle.moments is None:
+            bundle.moments = Moments(len(self._paths) * 6)
+            bundle.with_samples = self._with_histograms and self._measured % HISTOGRAM_EVERY == 0
+            self._clips.watch(self._model.parameters())
+            self._note_modes()
+        self._sights.moments, self._sights.step = bundle.moments, self._steps.number
+        self._sights.with_samples = bundle.with_samples
+        if not self._steps.trains:
+            self._sights.see_parameters(self._model.parameters())
             if gradients:
-                self._hook_leaves()
-            self._spent += time.perf_counter() - began
-        if self.measuring and module is self._model and not self._captured:
+                self._sights.hook_leaves()
+        if module is self._model and not self._captured:
             with contextlib.suppress(GraphError):  # parameters that have no shape yet: try again at the next pass
                 self._capture = Capture(module, silent=True)
                 self._capture.start(args, kwargs)
 
+    def entered(self, path: str) -> None:
+        """Note when a module begins."""
+        self._stopwatch.enter(self._paths.get(path, 0))
+
     def returned(self, path: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
         """Measure a module's output, and arrange for its gradient; of the model itself the input too."""
         began = time.perf_counter()
+        self._stopwatch.leave(self._paths.get(path, 0), began)
+        self._calls += 1
         if module is self._model and self._capture is not None:
             self._record_graph(self._capture, output)
         with torch._C.DisableTorchFunction():  # nobody's mode is to see or change what we compute
-            self._see_call(path, module, args, kwargs, output)
-        self._spent += time.perf_counter() - began
+            self._sights.see_call(path, module, args, kwargs, output)
+        self._stopwatch.ours += time.perf_counter() - began
 
     def recomputed(self, path: str, output: Any) -> None:
         """Arrange for the gradients of checkpointed activations; their values were seen in the real pass."""
-        for place, tensor in tensors_in(output):
-            self._hook_gradient(tensor, [self._writer.site(Site(path, place=place).grad)])
+        self._sights.recomputed(path, output)
 
-    def pass_ends(self) -> None:
-        """Nothing may keep the last output alive between passes."""
-        self._last = None
+    def pass_ends(self, output: Any) -> None:
+        """Look whether the model has returned NaN."""
+        self._sights.end_pass()
+        if self._steps.trains and torch.is_grad_enabled():
+            began = time.perf_counter()
+            self._troubles.look_at_output(output, self._steps.number)
+            self._stopwatch.ours += time.perf_counter() - began
 
     def optimizer_steps(self, optimizer: Optimizer) -> None:
         """Measure parameters and their final gradients: the optimizer's own, and once a step those that none owns."""
-        own = [p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names]
-        self._owned |= {id(p) for p in own}
         self._first_step.end()
-        if not self.measuring:
-            return
         began = time.perf_counter()
-        if self._orphans_seen != self._timed_step:
-            self._orphans_seen = self._timed_step
-            own += [p for p in self._model.parameters() if id(p) in self._names and id(p) not in self._owned]
-        self._see_parameters(own)
-        for parameter in own:
-            if parameter.grad is not None:
-                self._see(Site(self._names[id(parameter)], Kind.PARAMETER).grad, parameter.grad)
-        self._spent += time.perf_counter() - began
+        own = self._optimizers.parameters(optimizer)
+        self._owned.update(map(id, own))
+        step, moments = self._steps.number, self._steps.phase.bundle.moments
+        if moments is None:
+            bad = self._troubles.look_at_gradients(own, step)
+            if bad and self._troubles.are_new:
+                moments = self._steps.phase.bundle.moments = Moments(len(self._paths) * 6)
+        if moments is not None:
+            bad = self._see_optimizer(optimizer, own, moments)
+        if bad:
+            self._troubles.went_bad(step)
+        self._stopwatch.ours += time.perf_counter() - began
+
+    def _see_optimizer(self, optimizer: Optimizer, own: list[torch.Tensor], moments: Moments) -> bool:
+        """Measure what an optimizer is about to change; whether a gradient was bad."""
+        sights, gauges = self._sights, self._steps.phase.bundle.gauges
+        sights.moments, sights.step = moments, self._steps.number
+        seen = own
+        if self._orphans_seen != self._steps.number:
+            self._orphans_seen = self._steps.number
+            seen = own + [p for p in sights.own(self._model.parameters()) if id(p) not in self._owned]
+        sights.see_parameters(seen)
+        bad = sights.see_gradients(seen)
+        gauges |= {name: _reader(value) for name, value in self._optimizers.numbers(optimizer).items()}
+        comparison = self._clips.compare(optimizer)
+        if comparison is not None:
+            gauges["clip"] = comparison.factor
+        self._updated[id(optimizer)] = sights.before_update(own)
+        return bad
 
     def optimizer_stepped(self, optimizer: Optimizer) -> None:
-        """Let the step finder know."""
+        """Measure what the step has changed, and let the step finder know."""
+        began = time.perf_counter()
+        see_updates = self._updated.pop(id(optimizer), None)
+        if see_updates is not None:
+            see_updates()
+        self._clips.end()
+        self._troubles.forget()
+        self._stopwatch.ours += time.perf_counter() - began
         self._steps.optimizer_stepped(id(optimizer))
 
     def failed(self, error: Exception) -> None:
@@ -163,10 +223,10 @@ class Recorder:
 
     # --- what the trace asks -----------------------------------------------------------------------------------------
 
-    def log(self, scalars: dict[str, Callable[[], float]]) -> None:
+    def log(self, scalars: Numbers) -> None:
         """Record scalars at the step under way."""
         if self._steps.phase.number is not None:
-            self._write_scalars(scalars, self._steps.phase.number)
+            self._write_numbers(schema.SCALARS, scalars, self._steps.phase.number)
         else:
             self._steps.phase.bundle.scalars |= scalars
 
@@ -178,30 +238,27 @@ class Recorder:
         """Write down what the first step has shown so far, and look no further."""
         self._first_step.end()
 
+    def abandon(self) -> None:
+        """Take the hooks off and forget what is under way."""
+        self._hooks.remove()
+        self._sights.begin_pass()
+        self._clips.end()
+        self._drop_capture()
+        self.measuring, self._sights.moments = False, None
+
     def close(self) -> None:
         """Take the hooks off and hand over what is left."""
         self._hooks.remove()
-        self._drop_leaf_hooks()
+        self._sights.begin_pass()
+        self._clips.end()
         self._drop_capture()
         self._first_step.end()
+        self._troubles.close()
         self.measuring = False
         self._steps.close()
+        self._sights.moments = None
 
-    # --- looking at a call -------------------------------------------------------------------------------------------
-
-    def _see_call(self, path: str, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
-        call = min(self._calls.get(path, 0), MAX_CALLS - 1)
-        self._calls[path] = call + 1
-        names: list[tuple[str, ...]] | None = None
-        for number, (place, tensor) in enumerate(tensors_in(output)):
-            site = Site(path, place=place, call=call)
-            if self._shape_changed(site, tensor):
-                names = names or list(named_dims(module, args, dict(kwargs), output).outputs.values())
-                self._record_shape(site, tensor, names[number] if number < len(names) else ())
-            self._see_output(site, module, tensor)
-            self._note_origin(path, args, kwargs)
-        if module is self._model:
-            self._see_inputs(module, args, kwargs, output, call)
+    # --- the first pass ----------------------------------------------------------------------------------------------
 
     def _record_graph(self, capture: Capture, output: Any) -> None:
         """The graph of the first pass that returned something."""
@@ -215,124 +272,17 @@ class Recorder:
             self._captured = True
             self._first_step.forward_ended(capture.watch, self._steps.number)
 
-    # --- measuring ---------------------------------------------------------------------------------------------------
-
-    def _see_output(self, site: Site, module: nn.Module, tensor: torch.Tensor) -> None:
-        number = self._writer.site(site)
-        last = self._last
-        if last is not None and last[0]() is tensor and last[1] == tensor._version:
-            # A container returns its last child's tensor: what was measured of that holds here too.
-            self._bundle.rows.append(Seen(number, last[2].row, same_as=last[2].site))
-            last[3].append(self._writer.site(site.grad))
-            return
-        seen = Seen(number, measure_row(tensor), self._rectifiers.dead_fraction(site, module, tensor))
-        self._keep(seen, tensor)
-        gradient_sites: list[int] = []
-        if torch.is_grad_enabled() and tensor.requires_grad and tensor.grad_fn is not None:
-            gradient_sites = [self._writer.site(site.grad)]
-            self._hook_gradient(tensor, gradient_sites)
-        self._last = (weakref.ref(tensor), tensor._version, seen, gradient_sites)
-
-    def _note_origin(self, path: str, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """When a module's output first holds non-finite values: were its arguments at fault, or did it make them?"""
-        row = self._bundle.rows[-1].row if self._bundle.rows else ()
-        if isinstance(row, torch.Tensor) or not row or not row[5] or path in self._origins:
-            return  # on an accelerator nobody looks: that would wait for it
-        given = [tensor for _, tensor in tensors_in((args, dict(kwargs)))]
-        self._origins.add(path)
-        if any(bad and not isinstance(bad, torch.Tensor) for bad in (measure_row(tensor)[5] for tensor in given)):
-            self._handed.append({"path": path, "step": self._steps.number})
-            self._writer.document("handed_nonfinite", json.dumps(self._handed))
-
-    def _see_inputs(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any, call: int) -> None:
-        names: list[tuple[str, ...]] | None = None
-        given = {str(i): a for i, a in enumerate(args)} | dict(kwargs)
-        for number, (place, tensor) in enumerate(tensors_in(given)):
-            site = Site("", Kind.INPUT, place=place, call=call)
-            if self._shape_changed(site, tensor):
-                names = names or list(named_dims(module, args, dict(kwargs), output).inputs.values())
-                self._record_shape(site, tensor, names[number] if number < len(names) else ())
-            self._see(site, tensor)
-
-    def _see_parameters(self, parameters: Any) -> None:
-        for parameter in parameters:
-            if nn.parameter.is_lazy(parameter):
-                continue
-            site = Site(self._names[id(parameter)], Kind.PARAMETER)
-            if self._shape_changed(site, parameter):
-                self._record_shape(site, parameter, ())
-            self._see(site, parameter)
-
-    def _see(self, site: Site, tensor: torch.Tensor) -> None:
-        self._keep(Seen(self._writer.site(site), measure_row(tensor)), tensor)
-
-    def _keep(self, seen: Seen, tensor: torch.Tensor) -> None:
-        self._bundle.rows.append(seen)
-        few = sample(tensor)
-        if few is not None:
-            self._bundle.samples.append(Sample(seen.site, few))
-
-    def _hook_gradient(self, tensor: torch.Tensor, sites: list[int]) -> None:
-        """Measure the gradient of a tensor when it comes; the hook knows the sites and not the tensor."""
-        if not tensor.requires_grad or tensor.grad_fn is None:
-            return
-        me = weakref.ref(self)
-
-        def gradient(grad: torch.Tensor) -> None:
-            recorder = me()
-            if recorder is not None:
-                recorder._gradient_came(sites, grad)
-
-        tensor.register_hook(gradient)  # type: ignore[no-untyped-call]
-
-    def _measure_gradient(self, sites: list[int], grad: torch.Tensor) -> None:
-        if not self.measuring:
-            return
-        began = time.perf_counter()
-        seen = Seen(sites[0], measure_row(grad))
-        self._keep(seen, grad)
-        self._bundle.rows += [Seen(site, seen.row, same_as=sites[0]) for site in sites[1:]]
-        self._spent += time.perf_counter() - began
-
-    def _hook_leaves(self) -> None:
-        """Without an optimizer nobody says when gradients are final: take each as it is accumulated."""
-        for name, parameter in self._model.named_parameters():
-            if parameter.requires_grad and parameter.is_leaf and not nn.parameter.is_lazy(parameter):
-                sites = [self._writer.site(Site(name, Kind.PARAMETER).grad)]
-                me = weakref.ref(self)
-
-                def came(leaf: torch.Tensor, sites: list[int] = sites, me: Any = me) -> None:
-                    recorder = me()
-                    if recorder is not None and leaf.grad is not None:
-                        recorder._gradient_came(sites, leaf.grad)
-
-                handle = parameter.register_post_accumulate_grad_hook(came)  # type: ignore[no-untyped-call]
-                self._leaf_handles.append(handle)
-
-    def _drop_leaf_hooks(self) -> None:
-        for handle in self._leaf_handles:
-            handle.remove()
-        self._leaf_handles = []
-
     def _drop_capture(self) -> None:
         """An earlier pass may have been left by an exception that nobody told us of, such as Ctrl-C."""
         if self._capture is not None:
             self._capture.abort()
             self._capture = None
 
-    @property
-    def _bundle(self) -> Bundle:
-        return self._steps.phase.bundle
-
-    def _shape_changed(self, site: Site, tensor: torch.Tensor) -> bool:
-        return self._shapes.get(self._writer.site(site)) != (tensor.shape, tensor.dtype, tensor.device)
-
-    def _record_shape(self, site: Site, tensor: torch.Tensor, names: tuple[str, ...]) -> None:
-        number = self._writer.site(site)
-        self._shapes[number] = (tensor.shape, tensor.dtype, tensor.device)
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        dims = tuple(size if type(size) is int else -1 for size in tensor.shape)  # −1: ragged
-        self._writer.shape(number, Shape(self._steps.number, dims, names, dtype, str(tensor.device)))
+    def _note_modes(self) -> None:
+        changed = self._modes.changes(self._steps.number)
+        if changed is not None and len(self._modes_seen) < MODES_KEPT:
+            self._modes_seen.append(changed)
+            self._writer.document("modes", json.dumps(self._modes_seen))
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
@@ -343,41 +293,67 @@ class Recorder:
             return
         now = time.perf_counter()
         if self._timed_step >= 0:
-            before = self._pace.interval
-            self._pace.step_took(now - self._began, self._spent, measured=self._due)
-            if self._pace.interval != before:
-                self._writer.meta(interval=self._pace.interval)
-        self._timed_step, self._began, self._spent = step, now, 0.0
+            self._learn(now - self._began, self._stopwatch.ours + HOOK_SECONDS * self._calls)
+        self._timed_step, self._began, self._calls = step, now, 0
+        self._stopwatch.ours = 0.0
         self.measuring = self._due = self._failures < FAILURES and self._pace.is_due(step)
+
+    def _learn(self, seconds: float, spent: float) -> None:
+        before, measured = self._pace.interval, self._due
+        self._pace.step_took(seconds, spent, measured=measured, behind=self._writer.is_behind)
+        if self._pace.interval != before:
+            self._writer.meta(interval=self._pace.interval)
+        if measured:
+            numbers = {"step_seconds": seconds - spent, "tracing_seconds": spent, "interval": float(before)}
+            self._write_numbers(schema.GAUGES, {k: _reader(v) for k, v in numbers.items()}, self._timed_step)
 
     def _expects_optimizer(self) -> bool:
         self._owned |= self._hooks.owned_parameters()
         return bool(self._owned)
 
     def _emit(self, bundles: list[Bundle], step: int) -> None:
-        rows = [row for bundle in bundles for row in bundle.rows]
-        samples = [few for bundle in bundles for few in bundle.samples]
-        if rows:
-            series, fetch = statistics(rows, samples)
-            self._writer.frame(schema.STATS, step, series, fetch)
-            if self._with_histograms and self._measured % HISTOGRAM_EVERY == 0 and samples:
-                series, fetch = histograms(samples)
-                self._writer.frame(schema.HISTOGRAMS, step, series, fetch)
+        phases = [bundle.moments for bundle in bundles if bundle.moments is not None]
+        if phases:
+            if self._sights.moments in phases:
+                self._sights.moments = None  # a graph that is kept may go backward again
+            self._writer.frame(schema.STATS, step, *statistics(phases))
+            self._emit_samples([phase for phase in phases if phase.has_samples], step)
+            self._emit_times(step)
+            gauges = {name: _reader(value) for name, value in memory(self._devices).items()}
+            for bundle in bundles:
+                gauges |= bundle.gauges
+            self._write_numbers(schema.GAUGES, gauges, step)
             self._measured += 1
         for bundle in bundles:
-            self._write_scalars(bundle.scalars, step)
-            bundle.rows, bundle.samples, bundle.scalars = [], [], {}
+            self._write_numbers(schema.SCALARS, bundle.scalars, step)
+            bundle.moments, bundle.scalars, bundle.gauges = None, {}, {}
 
-    def _write_scalars(self, scalars: dict[str, Callable[[], float]], step: int) -> None:
-        if scalars:
-            values = list(scalars.values())
-            self._writer.frame(schema.SCALARS, step, tuple(scalars), lambda: _column(values))
+    def _emit_samples(self, phases: list[Moments], step: int) -> None:
+        for phase in phases:
+            series, fetch = phase.samples()
+            self._writer.frame(schema.HISTOGRAMS, step, series, _binned(fetch))
+
+    def _emit_times(self, step: int) -> None:
+        times = None if self._devices else self._stopwatch.rows()
+        self._stopwatch.clear()
+        if times is not None:
+            series, rows = times
+            self._writer.frame(schema.TIMES, step, series, lambda: rows)
+
+    def _write_numbers(self, kind: str, numbers: Numbers, step: int) -> None:
+        if numbers:
+            values = list(numbers.values())
+            self._writer.frame(
+                kind, step, tuple(numbers), lambda: np.array([[value()] for value in values], np.float64)
+            )
 
 
-def _column(values: list[Callable[[], float]]) -> Any:
-    import numpy as np
+def _reader(value: float | torch.Tensor) -> Callable[[], float]:
+    return lambda: float(value)
 
-    return np.array([value() for value in values], np.float64)
+
+def _binned(fetch: Callable[[], list[Row]]) -> Callable[[], Row]:
+    return lambda: np.stack([count_bins(few) for few in fetch()])
 
 
 def _is_traced() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,8 +31,8 @@ class Rectifiers:
         self._quiet: dict[str, _Quiet] = {}
 
     @torch.no_grad()
-    def dead_fraction(self, site: Site, module: nn.Module, output: torch.Tensor) -> float | torch.Tensor:
-        """Share of a rectifier's units that have not fired for a window; NaN for other modules.
+    def dead_fraction(self, site: Site, module: nn.Module, output: torch.Tensor) -> float | torch.Tensor | None:
+        """Share of a rectifier's units that have not fired for a window; None for other modules.
 
         Args:
             site: where the output is seen.
@@ -44,7 +43,7 @@ class Rectifiers:
             A number; on an accelerator a 0-d tensor, so that nothing waits for it.
         """
         if type(module).__name__ not in NAMES or output.dim() < 2 or not output.numel() or not has_data(output):
-            return math.nan
+            return None
         axis = 1 if output.dim() > 3 else output.dim() - 1
         fired = output.amax([d for d in range(output.dim()) if d != axis]) > 0
         quiet = self._quiet.get(site)

@@ -43,6 +43,7 @@ class StepFinder(Generic[Bundle]):
         new: makes an empty bundle.
         emit: takes the bundles of one settled step, and its number; called in the order of steps.
         expects_optimizer: whether some optimizer owns the model's parameters; asked at the first pass.
+        first: number of the first step.
     """
 
     def __init__(
@@ -50,13 +51,14 @@ class StepFinder(Generic[Bundle]):
         new: Callable[[], Bundle],
         emit: Callable[[list[Bundle], int], None],
         expects_optimizer: Callable[[], bool],
+        first: int = 0,
     ) -> None:
         self._new, self._emit, self._expects_optimizer = new, emit, expects_optimizer
         self.phase: Phase[Bundle] = Phase(new())
         self._held: list[Phase[Bundle]] = []
         self._known: set[int] = set()
         self._settled = False  # whether an optimizer has had a second turn, so that `_known` is the whole cycle
-        self._next = 0
+        self._next = first
         self._manual = False
         self._expected: bool | None = None
 
@@ -79,7 +81,7 @@ class StepFinder(Generic[Bundle]):
             self._expected = self._expects_optimizer()
         if self.trains and not gradients:
             return False
-        if not self._manual and (self.phase.optimizers if self._known else self.phase.passes):
+        if not self._manual and (self.phase.optimizers if self._known else self.phase.passes or self.phase.optimizers):
             self._turn()
         self.phase.passes += 1
         return True
@@ -92,6 +94,12 @@ class StepFinder(Generic[Bundle]):
         self._known.add(optimizer)
         self.phase.optimizers.add(optimizer)
         if not self._manual and self._settled and self._held_optimizers() | self.phase.optimizers >= self._known:
+            self._release([*self._held, self.phase])
+
+    def optimizer_gone(self, optimizer: int) -> None:
+        """Note that an optimizer exists no more: what waits for its second turn is settled."""
+        self._known.discard(optimizer)
+        if not self._manual and optimizer in self._held_optimizers() | self.phase.optimizers:
             self._release([*self._held, self.phase])
 
     def step(self) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import sys
+import threading
 import time
+import weakref
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,14 +18,15 @@ from torch import nn
 
 from tensorscope.errors import ModelError, RunError, TensorscopeError
 from tensorscope.events import Finding, ModuleInfo
-from tensorscope.live.environment import environment, rank
+from tensorscope.live.environment import environment, git_facts, launch, rank
 from tensorscope.live.hooks import guarded
+from tensorscope.live.kernel import KERNEL
 from tensorscope.live.pace import Pace
 from tensorscope.live.recorder import Recorder
-from tensorscope.run.writer import Writer, fresh_folder
+from tensorscope.run.creation import place_run
+from tensorscope.run.writer import Writer
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
     from types import TracebackType
 
@@ -34,6 +38,7 @@ def trace(
     every: int | None = None,
     overhead: float = 0.05,
     histograms: bool = True,
+    resume: bool | int = False,
 ) -> Trace:
     """Watch a model from now on, and record it.
 
@@ -45,6 +50,9 @@ def trace(
         every: measure every so many steps; default: as often as `overhead` allows.
         overhead: share of the bare step's duration that measuring may add.
         histograms: whether to record histograms.
+        resume: go on with the run at `run`: `True` after its last step (from the beginning, if there is no such run), a
+            number at that step, such as the one the checkpoint was saved at. What the run holds from there on is
+            superseded and stays in its file.
 
     Returns:
         The trace: a context manager, callable like the model. It ends with `close()`, with its `with` block or with
@@ -55,7 +63,23 @@ def trace(
         RunError: the run cannot be written.
     """
     _check_arguments(model, every, overhead)
-    return Trace(model, Path(run) if run is not None else _default_path(model), Pace(every, overhead), histograms)
+    _check_resume(run, resume)
+    path = Path(run) if run is not None else None
+    return Trace(model, path, Pace(every, overhead), with_histograms=histograms, resume=resume)
+
+
+GIT_SECONDS = 1.0  # how long the end of a trace waits for git
+_OPEN: weakref.WeakSet[Trace] = weakref.WeakSet()
+_ABANDONED: list[Trace] = []  # kept, so that a child never finalises its parent's connections
+
+
+def _in_child() -> None:
+    for trace in list(_OPEN):
+        trace._abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 class Trace:
@@ -66,23 +90,37 @@ class Trace:
         path: the run's folder.
     """
 
-    def __init__(self, model: nn.Module, path: Path, pace: Pace, with_histograms: bool) -> None:
+    def __init__(
+        self, model: nn.Module, path: Path | None, pace: Pace, *, with_histograms: bool, resume: bool | int = False
+    ) -> None:
         self.model = model
-        self.path = path if rank() else fresh_folder(path)
+        first_step = _first_step(path, resume)
+        self.path = place_run(path, type(model).__name__, launch(), resumes=first_step is not None)
         facts = environment() | {
             "model": type(model).__name__,
             "status": "running",
             "every": pace.interval if pace.fixed else None,
             "overhead": pace.overhead,
+            "kernel": KERNEL is not None,
             "parameters": sum(_elements(p) for p in model.parameters()),
         }
-        self._writer = Writer(self.path, facts, rank())
+        self._writer = Writer(self.path, facts, rank(), resume=first_step)
         self._writer.modules(_modules(model))
-        self._recorder = Recorder(model, self._writer, pace, with_histograms=with_histograms)
+        self._recorder = Recorder(
+            model, self._writer, pace, with_histograms=with_histograms, first_step=first_step or 0
+        )
         self._closed = False
         self._hook_before = sys.excepthook
         sys.excepthook = self._uncaught
         atexit.register(self._at_exit)
+        self._git = threading.Thread(target=self._find_commit, name="tensorscope-git", daemon=True)
+        self._git.start()
+        _OPEN.add(self)
+
+    def _find_commit(self) -> None:
+        facts = git_facts(Path.cwd())
+        if facts:
+            self._writer.meta(git=facts)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model."""
@@ -107,6 +145,8 @@ class Trace:
             TensorscopeError: a value is not one number.
             RunError: the trace is closed.
         """
+        if self in _ABANDONED:
+            return  # a forked child may run the same loop
         if self._closed:
             raise RunError(
                 f"the trace of `{self.path}` is closed", hint="log before `close()`, inside the `with` block"
@@ -145,7 +185,18 @@ class Trace:
         if isinstance(error, Exception):
             guarded(self._recorder, self._explain)(error)
         guarded(self._recorder, self._record_findings)()
+        self._git.join(GIT_SECONDS)
         self._writer.close(**_ending(error))
+
+    def _abandon(self) -> None:
+        """In a forked child: this training is the parent's. Nothing is closed, for the file is the parent's, too."""
+        if not self._closed:
+            self._closed = True
+            atexit.unregister(self._at_exit)
+            if sys.excepthook == self._uncaught:
+                sys.excepthook = self._hook_before
+            self._recorder.abandon()
+            _ABANDONED.append(self)
 
     def _record_findings(self) -> None:
         self._writer.document("findings", json.dumps([asdict(finding) for finding in self.findings()]))
@@ -192,10 +243,28 @@ def _check_arguments(model: object, every: int | None, overhead: float) -> None:
         raise TensorscopeError(f"`overhead` is {overhead!r}", facts={"expected": "a share above 0, such as 0.05"})
 
 
-def _default_path(model: nn.Module) -> Path:
-    stem = Path("runs") / f"{type(model).__name__}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = (stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 1_000)))
-    return next(path for path in names if not path.exists())
+def _check_resume(run: object, resume: object) -> None:
+    if resume is False:
+        return
+    if run is None:
+        raise TensorscopeError("`resume` needs the run that goes on", hint="name it: `trace(model, run, resume=True)`")
+    if not isinstance(resume, int) or resume < 0:
+        raise TensorscopeError(f"`resume` is {resume!r}", facts={"expected": "True, or the number of a step"})
+
+
+def _first_step(path: Path | None, resume: bool | int) -> int | None:
+    """The step at which a run goes on; None of a new one."""
+    from tensorscope.run.reader import open_run
+
+    if resume is False or path is None or not any(path.glob("rank*.sqlite")):
+        return None
+    if resume is not True:
+        return resume
+    run = open_run(path)
+    try:
+        return run.last_step + 1
+    finally:
+        run.close()
 
 
 def _modules(model: nn.Module) -> list[ModuleInfo]:
@@ -210,7 +279,9 @@ def _modules(model: nn.Module) -> list[ModuleInfo]:
         counted |= {id(p) for p in own}
         sizes = [_elements(p) for p in own]
         trainable = sum(size for p, size in zip(own, sizes, strict=True) if p.requires_grad)
-        infos.append(ModuleInfo(path, type(module).__name__, sum(sizes), trainable, tuple(paths[id(module)][1:])))
+        held = sum(size * p.element_size() for p, size in zip(own, sizes, strict=True) if size)
+        aliases = tuple(paths[id(module)][1:])
+        infos.append(ModuleInfo(path, type(module).__name__, sum(sizes), trainable, aliases, held))
     return infos
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from tensorscope.graphs.graph import Role, Value
+from tensorscope.live.costs import call_flops
 from tensorscope.live.shapes import contract_of, named_dims
 from tensorscope.live.tensors import leaves
 from tensorscope.live.unseen import Unseen
@@ -51,6 +52,7 @@ class Line:
     role: Role = Role.OP
     where: str = ""
     weights: tuple[str, ...] = ()
+    flops: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -187,7 +189,7 @@ class Transcript(TorchFunctionMode):
             all(id(t) in self._weights for t in results) and not any(self._maker(t) for _, t in operands.values())
         ):
             return  # the model's own bookkeeping, such as the count of batches seen
-        line = Line(name, self._open[-1], [], where=where)
+        line = Line(name, self._open[-1], [], where=where, flops=call_flops(name, args, kwargs, results))
         self._append(line, operands, results)
         if changes:
             self._write_through(results)

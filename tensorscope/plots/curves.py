@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from tensorscope.run.reader import Run, Steps, Values
+    from tensorscope.run.envelope import Steps, Values
+    from tensorscope.run.reader import Run
 
 _SPLITS = "train|training|val|valid|validation|dev|test|eval"
 _SPLIT = re.compile(rf"^(?:{_SPLITS})[_/.\- ]|[_/.\- ](?:{_SPLITS})$", re.IGNORECASE)

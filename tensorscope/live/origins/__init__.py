@@ -1,0 +1,1 @@
+"""Finding, in a pass that is run again, where a number stopped being finite."""

@@ -1,0 +1,100 @@
+"""What becomes of numbers that are not finite: every step is looked at, and the first time their origin is searched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tensorscope.live.origin import Pass, find_origin, remember
+from tensorscope.live.sentinel import Sentinel
+from tensorscope.live.stats import has_data
+from tensorscope.live.tensors import leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from tensorscope.run.writer import Writer
+
+SEARCHES = 3  # times that an origin is looked for, as long as it is not found
+
+
+class Troubles:
+    """Looks at every step, keeps what it takes to run the newest pass again, and does so once it went wrong.
+
+    Args:
+        model: the model.
+        writer: takes the origin, and the steps that went wrong.
+    """
+
+    def __init__(self, model: nn.Module, writer: Writer) -> None:
+        self._model, self._writer = model, writer
+        self._sentinel = Sentinel()
+        self._pass: Pass | None = None
+        self._passes = 0
+        self._searches = SEARCHES
+        self._first = self._last = -1
+        self._count = 0
+
+    @property
+    def are_new(self) -> bool:
+        """Whether nothing has been wrong so far."""
+        return self._count == 0
+
+    def pass_begins(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
+        """Keep what it takes to run the pass again, until the optimizer has stepped."""
+        if self._searches:
+            self._pass = remember(module, args, kwargs)
+            self._passes += 1
+        step = self._sentinel.bad_step()
+        if step is not None:  # an accelerator's answer comes when the parameters have changed already
+            self._searches = 0
+            self._note(step)
+
+    def forget(self) -> None:
+        """The parameters have changed: the pass can't be run again."""
+        self._pass, self._passes = None, 0
+
+    def look_at_output(self, output: Any, step: int) -> None:
+        """Look whether the model returned NaN; Inf may be meant, as in a mask."""
+        if step == self._last:
+            return
+        tensors = (output,) if type(output) is torch.Tensor else leaves(output)
+        tensors = [t for t in tensors if t.is_cpu and t.is_floating_point() and has_data(t)]
+        if self._sentinel.are_bad(tensors, step) and any(bool(torch.isnan(t).any()) for t in tensors):
+            self.went_bad(step)
+
+    def look_at_gradients(self, parameters: list[torch.Tensor], step: int) -> bool:
+        """Whether a gradient is known to hold NaN or Inf."""
+        return self._sentinel.are_bad((p.grad for p in parameters if p.grad is not None), step)
+
+    def went_bad(self, step: int) -> None:
+        """Something was not finite in a step: note it, and search where that came from."""
+        if step == self._last:
+            return
+        self._note(step)
+        if self._searches and self._pass is not None:
+            self._searches -= 1
+            origin = find_origin(self._pass, self._model, passes=self._passes, step=step)
+            if origin.sure:
+                self._searches = 0
+            self._writer.document("origin", origin.to_json())
+
+    def close(self) -> None:
+        """Record what there is to say."""
+        self.forget()
+        if self._count:
+            self._say()
+
+    def _note(self, step: int) -> None:
+        self._count += 1
+        self._last = step
+        if self._first < 0:
+            self._first = step
+        if self._count & (self._count - 1) == 0:  # a power of two: training goes on, and so may this
+            self._say()
+
+    def _say(self) -> None:
+        self._writer.meta(nonfinite={"first": self._first, "last": self._last, "steps": self._count})
