@@ -77,6 +77,19 @@ class Evidence:
         return self._run.origin
 
     @property
+    def nonfinite(self) -> dict[str, int] | None:
+        """`first` and `last` step that went bad, and how many `steps` did, whether they were measured or not."""
+        return self._run.nonfinite
+
+    @property
+    def overflows(self) -> npt.NDArray[np.int64]:
+        """The measured steps at which a gradient scaler found an overflow, as it may, and left the parameters alone."""
+        if "overflow" not in self._run.gauge_names:
+            return np.zeros(0, np.int64)
+        steps, found = self._run.gauge("overflow")
+        return steps[found > 0]
+
+    @property
     def last_step(self) -> int:
         """The step under way at the end of the run."""
         return max(0, self._run.last_step)

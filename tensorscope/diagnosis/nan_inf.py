@@ -26,7 +26,7 @@ Bad = npt.NDArray[np.bool_]
 
 
 class _Origin(NamedTuple):
-    site: str
+    site: str | None
     how: str
     hint: str
     amount: float = 0.0
@@ -35,26 +35,29 @@ class _Origin(NamedTuple):
 def nan_inf(evidence: Evidence) -> Iterator[Finding]:
     """The origin of the first non-finite values that reached the loss, the output, a gradient or a parameter."""
     bad = np.nan_to_num(evidence.table("nonfinite")) > 0
-    harmed = np.flatnonzero(bad[_vital(evidence)].any(axis=0))
+    harmed = np.flatnonzero(_harmed(evidence, bad))
     loss = _bad_loss(evidence)
     steps = sorted({*evidence.steps[harmed].tolist(), *loss.tolist()})
-    found = evidence.origin
+    found, seen = evidence.origin, evidence.nonfinite
     if found is not None and _says_more(found, evidence, steps):
-        yield _finding(found, steps)
+        yield _finding(found, steps, seen or {})
         return
-    if not steps:
+    if seen is not None and (not steps or seen["first"] < steps[0]):
+        origin, steps = _UNSEEN, sorted({seen["first"], *steps})
+    elif not steps:
         return
-    column = int(np.searchsorted(evidence.steps, steps[0]))
-    measured = column < len(evidence.steps) and evidence.steps[column] == steps[0]
-    origin = _origin(evidence, bad, column) if measured and bad[:, column].any() else _LOSS
+    else:
+        column = int(np.searchsorted(evidence.steps, steps[0]))
+        measured = column < len(evidence.steps) and evidence.steps[column] == steps[0]
+        origin = _origin(evidence, bad, column) if measured and bad[:, column].any() else _LOSS
     yield Finding(
         rule=RULE,
         site=origin.site,
         severity=Severity.ERROR,
         summary=f"the first values that are not finite come from {origin.how}, at step {steps[0]}",
         first_step=steps[0],
-        last_step=steps[-1],
-        evidence={"nonfinite": origin.amount, "bad_steps": float(len(steps))},
+        last_step=_last(steps, seen or {}),
+        evidence={"nonfinite": origin.amount, "bad_steps": float(_count_steps(steps, seen or {}))},
         hint=origin.hint,
     )
 
@@ -63,38 +66,66 @@ def _says_more(found: Origin, evidence: Evidence, bad_steps: list[int]) -> bool:
     """Whether running the pass again has shown more than the measured steps, of which an earlier one may be bad."""
     if bad_steps and bad_steps[0] < found.step:
         return False
-    return found.sure or found.step not in evidence.steps
+    if found.sure or found.step not in evidence.steps:
+        return True
+    # Of a step that was found to be bad at its end, outputs were not measured any more.
+    column = np.searchsorted(evidence.steps, found.step)
+    outputs = evidence.rows(kind=Kind.OUTPUT, gradient=False)
+    return not np.isfinite(evidence.table("count")[outputs, column]).any()
 
 
-def _finding(found: Origin, bad_steps: list[int]) -> Finding:
+def _finding(found: Origin, bad_steps: list[int], seen: dict[str, int]) -> Finding:
+    steps = sorted({*bad_steps, found.step})
+    first = min(steps[0], seen.get("first", steps[0]))
     evidence = {"nonfinite": float(found.nonfinite or sum(one.nonfinite for one in found.culprits))}
-    evidence["bad_steps"] = float(len({*bad_steps, found.step}))
+    evidence["bad_steps"] = float(_count_steps(steps, seen))
     if found.culprits:
         one = found.culprits[0]
         numbers = {"zeros": one.zeros, "min": one.min, "max": one.max}
         evidence |= {name: float(number) for name, number in numbers.items() if number is not None}
+    told = f"the first values that are not finite, at step {first}"
     return Finding(
         rule=RULE,
         site=found.site,
         severity=Severity.ERROR,
-        summary=f"{found}: the first values that are not finite, at step {found.step}",
-        first_step=found.step,
-        last_step=max((found.step, *bad_steps)),
+        summary=f"{found}: {told}" + (f", as it was seen at step {found.step}" if first < found.step else ""),
+        first_step=first,
+        last_step=_last(steps, seen),
         evidence=evidence,
         hint=advice(found),
     )
 
 
+def _last(bad_steps: list[int], seen: dict[str, int]) -> int:
+    return max(bad_steps[-1], seen.get("last", -1))
+
+
+def _count_steps(bad_steps: list[int], seen: dict[str, int]) -> int:
+    """How many steps went bad: those that were measured or logged, or all that the trace has looked at."""
+    return max(len(bad_steps), seen.get("steps", 0))
+
+
 _LOSS = _Origin("loss", "the loss", "look at what the loss does with its input: log of 0, 0/0, sqrt at 0")
 
 
-def _vital(evidence: Evidence) -> list[int]:
-    """Rows in which nothing may ever be infinite; elsewhere the −Inf of an attention mask is fine."""
-    return [
-        row
-        for row, site in enumerate(evidence.sites)
-        if site.kind is Kind.PARAMETER or (site.kind is Kind.OUTPUT and not site.path)
-    ]
+_UNSEEN = _Origin(
+    None,
+    "what was not measured: a gradient, or what the model returned",
+    "measure every step (`trace(model, every=1)`) to see where",
+)
+
+
+def _harmed(evidence: Evidence, bad: Bad) -> Bad:
+    """The columns in which something is infinite that may not be; elsewhere the −Inf of an attention mask is fine."""
+    returned = [row for row in evidence.rows(kind=Kind.OUTPUT, gradient=False) if not evidence.sites[row].path]
+    gradients = evidence.rows(kind=Kind.PARAMETER, gradient=True)
+    parameters = evidence.rows(kind=Kind.PARAMETER, gradient=False)
+    # So is the −Inf of an action that a policy may not take: its output is infinite, and every gradient finite.
+    learned = np.isfinite(evidence.table("count")[gradients]).any(axis=0) & ~bad[gradients].any(axis=0)
+    unscaled = ~np.isin(evidence.steps, evidence.overflows)
+    harmed: Bad = bad[parameters].any(axis=0) | (bad[gradients].any(axis=0) & unscaled)
+    harmed |= bad[returned].any(axis=0) & ~learned
+    return harmed
 
 
 def _origin(evidence: Evidence, bad: Bad, column: int) -> _Origin:

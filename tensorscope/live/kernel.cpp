@@ -2,14 +2,15 @@
 //
 // A row of moments is eight doubles: count, mean, M2 = Σ(x − mean)², lowest, highest, zeros, non-finite elements, and one
 // that belongs to the caller. Mean, M2 and the extremes are over the finite elements, and NaN without any. A count of
-// NaN says that nothing has been measured yet.
+// NaN says that nothing has been measured yet, zeros of NaN that there were no data, only a count.
 //
 // Elements are read in blocks, shifted by the block's first element K: with d = x − K,
 //   mean = K + Σd/n        M2 = Σd² − (Σd)²/n
 // so that a large mean costs no digits: what cancels within a block is at most its own spread. Blocks and rows are joined
 // in double, by the pairwise formula of Chan, Golub and LeVeque (1979). Within a block the sums of an exact row run in
 // double, too; those of a quick row of floats in float, side by side in 16 to 32 lanes, so that a few roundings meet in
-// each: about 1e−7 of the spread, which is what a run keeps. Where squares leave float's range, double steps in.
+// each: about 1e−7 of the spread, which is what a run keeps. Where squares leave float's range, or K is an outlier, double
+// steps in.
 
 #include <cmath>
 #include <cstdint>
@@ -22,6 +23,7 @@ namespace {
 
 constexpr int64_t BLOCK = 2048;
 constexpr double SMALLEST_SQUARE = 1e-30;  // mean square from which on floats can hold all the squares that matter
+constexpr double SMALLEST_SHARE = 1.0 / 64;  // of Σd² that M2 has to be: below, too many of float's digits cancel
 constexpr int CHAINS = 2;  // sums side by side: an addition takes longer than the processor needs to begin the next one
 
 template <typename T, int LANES> struct Lanes {
@@ -72,7 +74,9 @@ template <bool HALF> struct Narrow : Plain<uint16_t, float, int32_t> {
 };
 
 INLINE void join_rows(double *into, const double *other) {
-    if (!(into[COUNT] > 0)) {
+    if (std::isnan(other[ZEROS]) && !std::isnan(into[COUNT]))
+        return;
+    if (!(into[COUNT] > 0 && into[ZEROS] >= 0)) {
         const double own = into[OWN];
         std::memcpy(into, other, WIDTH * sizeof(double));
         into[OWN] = own;
@@ -114,10 +118,17 @@ struct Total {
     INLINE void join(double n, double other_mean, double other_squares) {
         if (n == 0)
             return;
-        const double all = count + n, delta = other_mean - mean;
+        const double all = count + n, delta = count ? other_mean - mean : 0;
         squares += other_squares + delta * delta * (count / all * n);
         mean = count ? mean + delta * (n / all) : other_mean;
         count = all;
+    }
+    INLINE void join(const Total &other) {
+        join(other.count, other.mean, other.squares);
+        low = other.low < low ? other.low : low;
+        high = other.high > high ? other.high : high;
+        zeros += other.zeros;
+        bad += other.bad;
     }
     INLINE void note(double x) {
         low = x < low ? x : low;
@@ -125,6 +136,12 @@ struct Total {
         zeros += x == 0;
     }
 };
+
+// M2 of `n` numbers; Inf where squares leave double's range.
+INLINE double about_mean(double sum, double square, double n) {
+    const double m2 = square - sum * sum / n;
+    return m2 > 0 ? m2 : square < INFINITY ? 0 : INFINITY;
+}
 
 template <typename T, int LANES> INLINE double added(Vector<T, LANES> x) {
     double lanes[LANES];
@@ -187,7 +204,11 @@ template <typename Kind, typename Sum, int LANES> struct Vectors {
 };
 
 // One by one: what does not fill vectors, and what holds NaN or Inf, which are left out.
-template <typename Kind> INLINE void add_singly(Total &total, const typename Kind::Stored *x, int64_t n, double shift) {
+template <typename Kind> INLINE void add_singly(Total &total, const typename Kind::Stored *x, int64_t n) {
+    int64_t first = 0;
+    while (first < n - 1 && !std::isfinite(Kind::one(x[first])))
+        first++;
+    const double shift = Kind::one(x[first]);
     double sum = 0, square = 0;
     int64_t bad = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -202,7 +223,7 @@ template <typename Kind> INLINE void add_singly(Total &total, const typename Kin
     }
     const double good = static_cast<double>(n - bad);
     total.bad += bad;
-    total.join(good, shift + sum / good, std::fmax(square - sum * sum / good, 0));
+    total.join(good, shift + sum / good, about_mean(sum, square, good));
 }
 
 template <typename Kind, typename Sum, int LANES> INLINE Total measure(const typename Kind::Stored *x, int64_t n) {
@@ -219,17 +240,21 @@ template <typename Kind, typename Sum, int LANES> INLINE Total measure(const typ
             double sum, square;
             vectors.add(x, whole, static_cast<Sum>(shift), sum, square);
             const double count = static_cast<double>(whole);
+            const double m2 = about_mean(sum, square, count);
             // NaN and Inf cannot be hidden by a sum.
-            const bool good = std::isfinite(sum) && (EXACT || (square > count * SMALLEST_SQUARE && std::isfinite(square)));
-            if (good) {
-                total.join(count, shift + sum / count, std::fmax(square - sum * sum / count, 0));
+            if (std::isfinite(sum) && (EXACT || (square < INFINITY && m2 > square * SMALLEST_SHARE &&
+                                                 m2 > count * SMALLEST_SQUARE))) {
+                total.join(count, shift + sum / count, m2);
             } else {
                 vectors = before;
-                add_singly<Kind>(total, x, whole, shift);
+                if constexpr (EXACT)
+                    add_singly<Kind>(total, x, whole);
+                else
+                    total.join(measure<Kind, double, LANES / 2>(x, whole));
             }
         }
         if (whole < size)
-            add_singly<Kind>(total, x + whole, size - whole, shift);
+            add_singly<Kind>(total, x + whole, size - whole);
     }
     vectors.note(total);
     return total;
@@ -288,25 +313,28 @@ struct Processor {
     void (*measure)(int32_t, bool, const void *, int64_t, double *) = measure_plain;
     bool (*is_finite)(const float *, int64_t) = is_finite_plain;
 
-    Processor() {
+    explicit Processor(int bytes) {
 #ifdef __x86_64__
         __builtin_cpu_init();
-        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        if (bytes >= 32 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
             measure = measure_avx2, is_finite = is_finite_avx2;
-        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        if (bytes >= 64 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
             measure = measure_avx512, is_finite = is_finite_avx512;
 #endif
     }
 };
-const Processor processor;
+Processor processor(64);
 
 }  // namespace
+
+// Use no vectors of more than so many bytes.
+extern "C" void tensorscope_limit(int32_t bytes) { processor = Processor(bytes); }
 
 // Measure `n` elements of a kind into `alone`, and join that to `row`.
 extern "C" void tensorscope_measure(const void *data, int64_t n, int32_t kind, int32_t exact, double *alone,
                                     double *row) {
-    processor.measure(kind, exact, data, n, alone);
+    processor.measure(kind, exact, data, data ? n : 0, alone);  // memory may have been given back
     join_rows(row, alone);
 }
 
@@ -339,7 +367,7 @@ extern "C" void tensorscope_change(const void *data, int64_t n, int64_t stride, 
 // The place of the first of many float arrays that holds NaN or Inf; −1 if all are finite.
 extern "C" int64_t tensorscope_first_bad(const float *const *arrays, const int64_t *sizes, int64_t count) {
     for (int64_t place = 0; place < count; place++)
-        if (!processor.is_finite(arrays[place], sizes[place]))
+        if (arrays[place] && !processor.is_finite(arrays[place], sizes[place]))
             return place;
     return -1;
 }

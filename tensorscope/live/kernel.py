@@ -30,6 +30,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "sample": ([_ADDRESS, _LONG, _LONG, _INT, _ADDRESS], None),
     "change": ([_ADDRESS, _LONG, _LONG, _INT, _ADDRESS, _ADDRESS, _ADDRESS], None),
     "first_bad": ([_ADDRESS, _ADDRESS, _LONG], _LONG),
+    "limit": ([_INT], None),
 }
 
 
@@ -46,6 +47,7 @@ class Kernel:
     sample: Callable[[int, int, int, int, int], None]
     change: Callable[[int, int, int, int, int, int, int], None]
     first_bad: Callable[[int, int, int], int]
+    limit: Callable[[int], None]
 
     def __init__(self, path: Path) -> None:
         holding, releasing = ctypes.PyDLL(str(path)), ctypes.CDLL(str(path))

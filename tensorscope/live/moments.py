@@ -97,15 +97,16 @@ class Moments:
         """See what was added to a parameter since its sample was taken."""
         at = self._at(site)
         if KERNEL is not None and isinstance(before.sample, np.ndarray):
-            if parameter.numel() != before.count or not _is_readable(parameter):
+            kind = KINDS.get(parameter.dtype)
+            if kind is None or parameter.numel() != before.count or not _is_readable(parameter):
                 return  # it was given other memory meanwhile
-            kind, data = KINDS[parameter.dtype], parameter.data_ptr()
-            KERNEL.change(data, before.count, before.stride, kind, before.address, self._alone_at, at)
+            KERNEL.change(parameter.data_ptr(), before.count, before.stride, kind, before.address, self._alone_at, at)
             self._last = None
         else:
             now = sample(parameter)
-            if now is not None and isinstance(before.sample, torch.Tensor):
-                self._add_slowly(site, now - before.sample)
+            was = before.sample
+            if now is not None and isinstance(was, torch.Tensor) and (now.shape, now.device) == (was.shape, was.device):
+                self._add_slowly(site, now - was)
 
     def rows(self) -> Callable[[], Row]:
         """A function that waits for the devices and gives the rows, (seen, 8)."""
@@ -145,8 +146,8 @@ class Moments:
         self._last = None
         if not has_data(tensor):
             self._alone[:] = math.nan
-            self._alone[COUNT] = tensor.numel()
-            self._rows[site, COUNT] = tensor.numel()
+            self._alone[[COUNT, BAD]] = tensor.numel(), 0
+            join(self._rows[site], self._alone)
             return
         values, absent = stored_values(tensor)
         if values.is_cpu:
@@ -194,9 +195,9 @@ def join(into: Row, other: Row) -> None:
     """Add the moments of one row to another; by Chan, Golub and LeVeque (1979), as in `kernel.cpp`."""
     if not math.isnan(other[OWN]):
         into[OWN] = other[OWN]
-    if math.isnan(other[COUNT]):
+    if math.isnan(other[ZEROS]) and not math.isnan(into[COUNT]):
         return
-    if not into[COUNT] > 0:
+    if not (into[COUNT] > 0 and into[ZEROS] >= 0):
         into[:OWN] = other[:OWN]
         return
     a, b = into[COUNT] - into[BAD], other[COUNT] - other[BAD]

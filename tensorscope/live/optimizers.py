@@ -27,6 +27,9 @@ class Optimizers:
     Args:
         writer: takes the settings.
         names: id of a parameter → its name in the model.
+
+    Attributes:
+        owned: ids of the model's parameters that some optimizer which has stepped holds.
     """
 
     def __init__(self, writer: Writer, names: Mapping[int, str]) -> None:
@@ -34,11 +37,12 @@ class Optimizers:
         self._known: WeakKeyDictionary[Optimizer, tuple[int, list[torch.Tensor]]] = WeakKeyDictionary()
         self._places: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()
         self._described: list[dict[str, Any]] = []
+        self.owned: set[int] = set()
         self._alive: dict[int, weakref.ref[Optimizer]] = {}
 
-    def gone(self) -> list[int]:
+    def gone(self) -> set[int]:
         """Ids of optimizers that have stepped and exist no more, each once."""
-        gone = [number for number, optimizer in self._alive.items() if optimizer() is None]
+        gone = {number for number, optimizer in self._alive.items() if optimizer() is None}
         for number in gone:
             del self._alive[number]
         return gone
@@ -51,6 +55,7 @@ class Optimizers:
             self._alive[id(optimizer)] = weakref.ref(optimizer)
             own = [p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names]
             known = self._known[optimizer] = (size, own)
+            self.owned |= {id(p) for p in own}
             self._describe(optimizer)
         return known[1]
 

@@ -54,11 +54,13 @@ def remember(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         args: its positional arguments.
         kwargs: its keyword arguments.
     """
-    given = list(leaves((args, kwargs))) if kwargs or len(args) != 1 else list(leaves(args[0]))
+    # Every step comes by here: one tensor on the CPU takes the short way.
+    alone = not kwargs and len(args) == 1 and type(args[0]) is torch.Tensor
+    given = args if alone else list(leaves((args, kwargs)))
     versions = tuple([-1 if tensor.is_inference() else tensor._version for tensor in given])
-    devices = {tensor.device for tensor in given if tensor.device.type != "cpu"}
     rng: list[tuple[torch.device | None, torch.Tensor]] = [(None, torch.default_generator.get_state())]
     autocast = [("cpu", torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"))]
+    devices = {tensor.device for tensor in given if not tensor.is_cpu}
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         devices.add(torch.device("cuda", torch.cuda.current_device()))
     for device in devices:

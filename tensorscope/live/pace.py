@@ -52,22 +52,21 @@ class Pace:
             return
         self._bare.append(max(seconds - spent, 1e-9))
         (self._costs if measured else self._idle).append(spent)
-        if self.fixed or not self._costs:
+        if self.fixed or not self._costs or not measured:
             return
         if behind:
             self.interval = min(LONGEST, 2 * self.interval)
-        elif measured:
+        else:
             # One slow moment must not silence the trace: at most twice as long, half as long only if that fits well.
             wanted = self._wanted()
             if wanted > self.interval:
                 self.interval = min(LONGEST, 2 * self.interval)
-            elif 2.2 * wanted < self.interval:
+            elif self.interval > 1 and 2.2 * wanted < self.interval:
                 self.interval //= 2
 
     def _wanted(self) -> float:
         """The interval at which what a measured step costs, over what every step costs, is within the share."""
         idle = median(self._idle) if self._idle else 0.0
         budget = self.overhead * median(self._bare)
-        # Where what every step costs uses the budget up, in trainings of some microseconds a step, something is measured
-        # all the same.
+        # Where what every step costs uses up the budget, as with steps of microseconds, some are measured all the same.
         return max(0.0, median(self._costs) - idle) / max(budget - idle, LEAST * budget, 1e-12)

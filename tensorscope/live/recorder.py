@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from tensorscope.live.sightings import Sightings
 from tensorscope.live.silent.first_step import FirstStep
 from tensorscope.live.stats import Row, count_bins
 from tensorscope.live.steps import StepFinder
-from tensorscope.live.stopwatch import Stopwatch
+from tensorscope.live.stopwatch import Stopwatch, Times, joined
 from tensorscope.live.troubles import Troubles
 from tensorscope.run import schema
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tensorscope.live.pace import Pace
     from tensorscope.run.writer import Writer
 
+_LOG = logging.getLogger("tensorscope")  # which prints warnings to stderr unless the program says otherwise
 HISTOGRAM_EVERY = 10  # measured steps
 FAILURES = 20  # failures to measure, after which the trace gives up
 HOOK_SECONDS = 2e-6  # what torch needs to call a module's hooks, which we don't see
@@ -55,6 +57,7 @@ class Bundle:
     with_samples: bool = False
     scalars: Numbers = field(default_factory=dict)
     gauges: Numbers = field(default_factory=dict)
+    times: list[Times] = field(default_factory=list)
 
 
 class Recorder:
@@ -90,7 +93,7 @@ class Recorder:
         self._updated: dict[int, Callable[[], None]] = {}
         self._failures = self._measured = self._calls = 0
         self._timed_step = self._orphans_seen = -1
-        self._due = False
+        self._due = self._told_trouble = False
         self._began = 0.0
         self._hooks = ModelHooks(model, self)
         self._owned: set[int] = set()
@@ -100,11 +103,12 @@ class Recorder:
 
     def pass_begins(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
         """Decide whether the pass belongs to a step, and whether that step is measured."""
-        self._sights.begin_pass()
-        self._drop_capture()
-        self._first_step.end()
-        for optimizer in self._optimizers.gone():
-            self._steps.optimizer_gone(optimizer)
+        if self.measuring:  # the pass before was
+            self._sights.begin_pass()
+            self._drop_capture()
+            self._first_step.end()
+        self._steps.optimizers_gone(self._optimizers.gone())
+        self._take_times()  # a phase that is held back keeps its own
         gradients = torch.is_grad_enabled()
         if not self._steps.pass_begins(gradients=gradients) or _is_traced():
             self.measuring = False
@@ -113,7 +117,7 @@ class Recorder:
         step = self._steps.number
         self._time_step(step)
         if self._steps.trains:
-            self._troubles.pass_begins(module, args, kwargs)
+            self._troubles.pass_begins(module, args, kwargs, step)
         if self.measuring:
             self._begin_measured_pass(module, args, kwargs, gradients=gradients)
         self._stopwatch.ours += time.perf_counter() - began
@@ -156,27 +160,28 @@ class Recorder:
         self._sights.recomputed(path, output)
 
     def pass_ends(self, output: Any) -> None:
-        """Look whether the model has returned NaN."""
+        """Nothing may keep the last output alive between passes."""
         self._sights.end_pass()
         if self._steps.trains and torch.is_grad_enabled():
-            began = time.perf_counter()
-            self._troubles.look_at_output(output, self._steps.number)
-            self._stopwatch.ours += time.perf_counter() - began
+            self._troubles.pass_ends(output)
 
     def optimizer_steps(self, optimizer: Optimizer) -> None:
         """Measure parameters and their final gradients: the optimizer's own, and once a step those that none owns."""
         self._first_step.end()
         began = time.perf_counter()
         own = self._optimizers.parameters(optimizer)
-        self._owned.update(map(id, own))
         step, moments = self._steps.number, self._steps.phase.bundle.moments
-        if moments is None:
+        overflow = getattr(optimizer, "found_inf", None)  # a gradient scaler has looked, and deals with what is bad
+        bad = False
+        if moments is None and overflow is None:
             bad = self._troubles.look_at_gradients(own, step)
             if bad and self._troubles.are_new:
                 moments = self._steps.phase.bundle.moments = Moments(len(self._paths) * 6)
         if moments is not None:
             bad = self._see_optimizer(optimizer, own, moments)
-        if bad:
+            if isinstance(overflow, torch.Tensor):
+                self._steps.phase.bundle.gauges["overflow"] = _reader(overflow.detach().clone())
+        if bad and overflow is None:
             self._troubles.went_bad(step)
         self._stopwatch.ours += time.perf_counter() - began
 
@@ -187,6 +192,7 @@ class Recorder:
         seen = own
         if self._orphans_seen != self._steps.number:
             self._orphans_seen = self._steps.number
+            self._owned |= self._optimizers.owned
             seen = own + [p for p in sights.own(self._model.parameters()) if id(p) not in self._owned]
         sights.see_parameters(seen)
         bad = sights.see_gradients(seen)
@@ -253,8 +259,9 @@ class Recorder:
         self._clips.end()
         self._drop_capture()
         self._first_step.end()
-        self._troubles.close()
+        guarded(self, self._troubles.close)(self._steps.number)
         self.measuring = False
+        self._steps.optimizers_gone(self._optimizers.gone())
         self._steps.close()
         self._sights.moments = None
 
@@ -303,22 +310,31 @@ class Recorder:
         self._pace.step_took(seconds, spent, measured=measured, behind=self._writer.is_behind)
         if self._pace.interval != before:
             self._writer.meta(interval=self._pace.interval)
+        self._tell_trouble()
         if measured:
             numbers = {"step_seconds": seconds - spent, "tracing_seconds": spent, "interval": float(before)}
             self._write_numbers(schema.GAUGES, {k: _reader(v) for k, v in numbers.items()}, self._timed_step)
+
+    def _tell_trouble(self) -> None:
+        """Say once when the run cannot be written, and again if that comes back."""
+        trouble = self._writer.failure or self._writer.trouble
+        if trouble and not self._told_trouble:
+            _LOG.warning("tensorscope: %s; the training goes on", trouble)
+        self._told_trouble = bool(trouble)
 
     def _expects_optimizer(self) -> bool:
         self._owned |= self._hooks.owned_parameters()
         return bool(self._owned)
 
     def _emit(self, bundles: list[Bundle], step: int) -> None:
+        self._take_times()
         phases = [bundle.moments for bundle in bundles if bundle.moments is not None]
         if phases:
             if self._sights.moments in phases:
                 self._sights.moments = None  # a graph that is kept may go backward again
             self._writer.frame(schema.STATS, step, *statistics(phases))
             self._emit_samples([phase for phase in phases if phase.has_samples], step)
-            self._emit_times(step)
+            self._emit_times([times for bundle in bundles for times in bundle.times], step)
             gauges = {name: _reader(value) for name, value in memory(self._devices).items()}
             for bundle in bundles:
                 gauges |= bundle.gauges
@@ -326,18 +342,24 @@ class Recorder:
             self._measured += 1
         for bundle in bundles:
             self._write_numbers(schema.SCALARS, bundle.scalars, step)
-            bundle.moments, bundle.scalars, bundle.gauges = None, {}, {}
+            bundle.moments, bundle.scalars, bundle.gauges, bundle.times = None, {}, {}, []
 
     def _emit_samples(self, phases: list[Moments], step: int) -> None:
         for phase in phases:
             series, fetch = phase.samples()
             self._writer.frame(schema.HISTOGRAMS, step, series, _binned(fetch))
 
-    def _emit_times(self, step: int) -> None:
-        times = None if self._devices else self._stopwatch.rows()
-        self._stopwatch.clear()
+    def _take_times(self) -> None:
+        """What was timed so far belongs to the phase under way."""
+        times = self._stopwatch.rows()
         if times is not None:
-            series, rows = times
+            self._stopwatch.clear()
+            if not self._devices:
+                self._steps.phase.bundle.times.append(times)
+
+    def _emit_times(self, times: list[Times], step: int) -> None:
+        if times:
+            series, rows = joined(times)
             self._writer.frame(schema.TIMES, step, series, lambda: rows)
 
     def _write_numbers(self, kind: str, numbers: Numbers, step: int) -> None:

@@ -70,14 +70,14 @@ class Sentinel:
         numbers = [x for x in values if x.is_floating_point()]
         if any(not bool(torch.isfinite(x).all()) for x in numbers if x.is_cpu):
             return True
-        on_cuda = [x for x in numbers if x.is_cuda]
+        on_cuda = [x for x in numbers if x.is_cuda and x.numel()]
         if on_cuda:
-            # One NaN or Inf makes every norm it is part of NaN or Inf.
-            fine = torch.stack([norm.double() for norm in torch._foreach_norm(on_cuda)]).sum().isfinite()
+            # The largest magnitude is NaN or Inf where one element is; a norm of squares may be so without.
+            largest = [x.to(on_cuda[0].device, torch.float64) for x in torch._foreach_norm(on_cuda, torch.inf)]
+            fine = torch.stack(largest).isfinite().all()
             host = torch.empty((), dtype=torch.bool, pin_memory=True)
             host.copy_(fine, non_blocking=True)
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(torch.cuda.current_stream(on_cuda[0].device))
             self._asked.append(_Asked(step, host, copied))
         return False
-

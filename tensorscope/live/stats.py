@@ -37,12 +37,12 @@ def measure(tensor: torch.Tensor) -> Stats:
     if not has_data(tensor):
         return Stats(tensor.numel(), math.nan, math.nan, math.nan, math.nan, math.nan, 0)
     values, absent = stored_values(tensor)
-    row, scale = moments(values, absent), 1.0
-    size = max(-row[LOW], row[HIGH])
+    row = moments(values, absent)
+    scaled, scale, size = row, 1.0, max(-row[LOW], row[HIGH])
     if values.dtype == torch.float64 and size > 0 and not SQUARED[0] < size < SQUARED[1]:
-        row, scale = moments(values / size, absent), float(size)
-    good = row[COUNT] - row[BAD]
-    mean, std, low, high = (float(n) * scale for n in (row[MEAN], _root(row[M2], good), row[LOW], row[HIGH]))
+        scaled, scale = moments(values / size, absent), float(size)
+    mean, std = float(scaled[MEAN]) * scale, _root(scaled[M2], row[COUNT] - row[BAD]) * scale
+    low, high = float(row[LOW]), float(row[HIGH])
     zero = float(row[ZEROS] / row[COUNT]) if row[COUNT] else math.nan
     with np.errstate(all="ignore"):
         counted = count_bins(values.detach().reshape(-1).double().cpu().numpy())
@@ -156,13 +156,21 @@ _PLAIN = (torch.nn.Parameter,)  # a functorch wrapper has the type Tensor, so on
 
 
 def has_data(tensor: torch.Tensor) -> bool:
-    """Whether there are numbers to look at: false for meta, fake and functorch tensors."""
+    """Whether there are numbers to look at: false for meta, fake and functorch tensors, and those without memory."""
     if type(tensor) in _PLAIN:
         return not tensor.is_meta
     from torch._subclasses.fake_tensor import FakeTensor
 
-    return not (
-        tensor.is_meta or isinstance(tensor, FakeTensor) or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    if tensor.is_meta or isinstance(tensor, FakeTensor) or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return False
+    x = getattr(tensor, "_local_tensor", tensor)
+    # Memory may have been given back, and a subclass that wraps others has none of its own.
+    return (
+        not x.is_cpu
+        or x.is_nested
+        or x.layout is not torch.strided
+        or not x.numel()
+        or (x.data_ptr() != 0 and x.untyped_storage().nbytes() > 0)
     )
 
 
@@ -189,16 +197,17 @@ def stored_values(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
         x, "_local_tensor", x
     )  # of what is spread over processes, the part that is here: asking talks to others
     if x.is_nested:
-        x = x.values()
-        return stored_values(x)[0], 0
+        return stored_values(x.values())[0], 0
+    if x.is_mkldnn:
+        x = x.to_dense()
     count = x.numel()
     if x.layout is not torch.strided:
         coo = x if x.layout is torch.sparse_coo else x.to_sparse_coo()
         x = coo.coalesce().values()
     if x.is_quantized:
         x = x.dequantize()
-    if x.is_complex():
-        x = x.abs()
+    if x.is_complex():  # a magnitude may leave its own parts' range
+        x = (x if x.device.type == "mps" else x.to(torch.complex128)).abs()
     elif x.is_neg():
         x = x.resolve_neg()
     if x.dtype not in KINDS:  # 8-bit floats, wide unsigned integers

@@ -96,11 +96,13 @@ class StepFinder(Generic[Bundle]):
         if not self._manual and self._settled and self._held_optimizers() | self.phase.optimizers >= self._known:
             self._release([*self._held, self.phase])
 
-    def optimizer_gone(self, optimizer: int) -> None:
-        """Note that an optimizer exists no more: what waits for its second turn is settled."""
-        self._known.discard(optimizer)
-        if not self._manual and optimizer in self._held_optimizers() | self.phase.optimizers:
-            self._release([*self._held, self.phase])
+    def optimizers_gone(self, gone: set[int]) -> None:
+        """Note that optimizers exist no more: what they took part in is settled, for there is no second turn."""
+        self._known -= gone
+        if gone and not self._manual:
+            phases = [*self._held, self.phase]
+            last = max((nth for nth, phase in enumerate(phases) if phase.optimizers & gone), default=-1)
+            self._release(phases[: last + 1])
 
     def step(self) -> None:
         """End a step here; from now on only these calls do."""

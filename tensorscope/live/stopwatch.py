@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Seconds = npt.NDArray[np.float64]
+Times = tuple[tuple[int, ...], Seconds]  # modules that ran, and (modules, 2): their seconds forward and backward
 
 
 class Stopwatch:
@@ -68,7 +69,7 @@ class Stopwatch:
             _add(self._backward, module, now - self.ours - began)
             self._waiting = None
 
-    def rows(self) -> tuple[tuple[int, ...], npt.NDArray[np.float64]] | None:
+    def rows(self) -> Times | None:
         """The modules that ran and their (forward, backward) seconds, a module's with those of its parts."""
         if not self._used:
             return None
@@ -78,6 +79,18 @@ class Stopwatch:
                 _add(self._backward, parent, seconds)
         ran = np.flatnonzero(~(np.isnan(self._forward) & np.isnan(self._backward)))
         return tuple(ran.tolist()), np.stack([self._forward[ran], self._backward[ran]], 1)
+
+
+def joined(times: Sequence[Times]) -> Times:
+    """The times of one step that came in several phases."""
+    if len(times) == 1:
+        return times[0]
+    total: dict[int, Seconds] = {}
+    for modules, rows in times:
+        for module, row in zip(modules, rows, strict=True):
+            before = total.get(module)
+            total[module] = row if before is None else np.where(np.isnan(before), row, before + np.nan_to_num(row))
+    return tuple(total), np.stack(list(total.values()))
 
 
 def _add(seconds: Seconds, module: int, more: float) -> None:

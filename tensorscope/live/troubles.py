@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from tensorscope.live.origin import Pass, find_origin, remember
 from tensorscope.live.sentinel import Sentinel
 from tensorscope.live.stats import has_data
 from tensorscope.live.tensors import leaves
+from tensorscope.run.origin import Direction, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from tensorscope.run.writer import Writer
 
 SEARCHES = 3  # times that an origin is looked for, as long as it is not found
+_NOT_AGAIN = "the model returned NaN, and did not when it was run again"
 
 
 class Troubles:
@@ -34,6 +37,7 @@ class Troubles:
         self._sentinel = Sentinel()
         self._pass: Pass | None = None
         self._passes = 0
+        self._outputs: list[weakref.ref[torch.Tensor]] = []
         self._searches = SEARCHES
         self._first = self._last = -1
         self._count = 0
@@ -43,47 +47,63 @@ class Troubles:
         """Whether nothing has been wrong so far."""
         return self._count == 0
 
-    def pass_begins(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """Keep what it takes to run the pass again, until the optimizer has stepped."""
+    def pass_begins(self, module: nn.Module, args: Any, kwargs: Mapping[str, Any], step: int) -> None:
+        """Keep what it takes to run the pass again, until the optimizer has stepped.
+
+        If it has not stepped since the last pass, look what became of that one: its step may have been left out
+        because the loss was NaN.
+        """
+        if self._pass is not None:
+            self._look_at_output(step)
         if self._searches:
             self._pass = remember(module, args, kwargs)
             self._passes += 1
-        step = self._sentinel.bad_step()
-        if step is not None:  # an accelerator's answer comes when the parameters have changed already
+        bad = self._sentinel.bad_step()
+        if bad is not None:  # an accelerator's answer comes when the parameters have changed already
             self._searches = 0
-            self._note(step)
+            self._note(bad)
+
+    def pass_ends(self, output: Any) -> None:
+        """Remember where the output is, as long as the user keeps it."""
+        tensors = (output,) if type(output) is torch.Tensor else leaves(output)
+        self._outputs = [weakref.ref(tensor) for tensor in tensors]
 
     def forget(self) -> None:
         """The parameters have changed: the pass can't be run again."""
-        self._pass, self._passes = None, 0
+        self._pass, self._passes, self._outputs = None, 0, []
 
-    def look_at_output(self, output: Any, step: int) -> None:
-        """Look whether the model returned NaN; Inf may be meant, as in a mask."""
-        if step == self._last:
-            return
-        tensors = (output,) if type(output) is torch.Tensor else leaves(output)
-        tensors = [t for t in tensors if t.is_cpu and t.is_floating_point() and has_data(t)]
-        if self._sentinel.are_bad(tensors, step) and any(bool(torch.isnan(t).any()) for t in tensors):
-            self.went_bad(step)
+    def _look_at_output(self, step: int) -> None:
+        """Look whether the model has returned NaN; Inf may be meant, as in a mask."""
+        kept = [tensor for output in self._outputs if (tensor := output()) is not None]
+        tensors = [t for t in kept if t.is_cpu and t.is_floating_point() and has_data(t)]
+        bad = step != self._last and self._sentinel.are_bad(tensors, step)
+        if bad and any(bool(torch.isnan(tensor).any()) for tensor in tensors):
+            self.went_bad(step, returned=True)
 
     def look_at_gradients(self, parameters: list[torch.Tensor], step: int) -> bool:
         """Whether a gradient is known to hold NaN or Inf."""
         return self._sentinel.are_bad((p.grad for p in parameters if p.grad is not None), step)
 
-    def went_bad(self, step: int) -> None:
-        """Something was not finite in a step: note it, and search where that came from."""
+    def went_bad(self, step: int, *, returned: bool = False) -> None:
+        """Something was not finite in a step, maybe what the model returned: note it, and search its origin."""
         if step == self._last:
             return
         self._note(step)
         if self._searches and self._pass is not None:
             self._searches -= 1
             origin = find_origin(self._pass, self._model, passes=self._passes, step=step)
+            if returned and origin.direction is Direction.LOSS:
+                origin = Origin(Direction.UNKNOWN, sure=False, note=_NOT_AGAIN, step=step)
             if origin.sure:
                 self._searches = 0
-            self._writer.document("origin", origin.to_json())
+            # A parameter that an earlier bad step has spoiled is a consequence: what was found then stays.
+            if self._count == 1 or origin.direction is not Direction.PARAMETER:
+                self._writer.document("origin", origin.to_json())
 
-    def close(self) -> None:
-        """Record what there is to say."""
+    def close(self, step: int) -> None:
+        """Record what there is to say; of a last pass, too, that no optimizer has followed."""
+        if self._pass is not None:
+            self._look_at_output(step)
         self.forget()
         if self._count:
             self._say()

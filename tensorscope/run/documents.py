@@ -26,7 +26,7 @@ class Documents(ABC):
 
     @abstractmethod
     def _of_parts(self, key: str) -> list[tuple[Span, str]]:
-        """The text under a key of each part that has one, the oldest first, with the steps for which the part counts."""
+        """The text under a key of each part that has one, with the steps for which it counts; the oldest first."""
 
     @property
     def graph(self) -> Graph | None:
@@ -65,7 +65,9 @@ class Documents(ABC):
     @property
     def modes(self) -> list[dict[str, Any]]:
         """Each change of training modes and frozen parameters: `step`, `training`, `toggled`, `frozen`."""
-        return [seen for span, text in self._of_parts("modes") for seen in json.loads(text) if _within(seen["step"], span)]
+        return [
+            seen for span, text in self._of_parts("modes") for seen in json.loads(text) if _within(seen["step"], span)
+        ]
 
     @property
     def optimizers(self) -> list[dict[str, Any]]:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Case:
-    """A training to measure: a model, and a function that makes its loss."""
+    """A training to measure: a model, what it is given, and the loss of what it makes of that."""
 
     name: str
     model: nn.Module
-    loss: Callable[[], Tensor]
+    x: Tensor
+    loss: Callable[[Tensor], Tensor]
 
 
 class Block(nn.Module):
@@ -39,9 +40,9 @@ class Block(nn.Module):
 
 def mlp() -> Case:
     layers = [nn.Linear(256, 512), nn.ReLU(), *(m for _ in range(6) for m in (nn.Linear(512, 512), nn.ReLU()))]
-    model = nn.Sequential(*layers, nn.Linear(512, 10))
     x, y = torch.randn(128, 256), torch.randint(0, 10, (128,))
-    return Case("MLP", model, lambda: nn.functional.cross_entropy(model(x), y))
+    model = nn.Sequential(*layers, nn.Linear(512, 10))
+    return Case("MLP", model, x, lambda out: nn.functional.cross_entropy(out, y))
 
 
 def cnn() -> Case:
@@ -49,9 +50,9 @@ def cnn() -> Case:
     layers = [
         m for i, o in stages for m in (nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2))
     ]
-    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 16, 10))
     x, y = torch.randn(32, 3, 32, 32), torch.randint(0, 10, (32,))
-    return Case("CNN", model, lambda: nn.functional.cross_entropy(model(x), y))
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 16, 10))
+    return Case("CNN", model, x, lambda out: nn.functional.cross_entropy(out, y))
 
 
 def gpt() -> Case:
@@ -59,9 +60,14 @@ def gpt() -> Case:
         nn.Embedding(256, 192), *(Block(192, 6) for _ in range(6)), nn.LayerNorm(192), nn.Linear(192, 256)
     )
     tokens = torch.randint(0, 256, (4, 129))
-    return Case(
-        "GPT", model, lambda: nn.functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-    )
+    y = tokens[:, 1:].flatten()
+    return Case("GPT", model, tokens[:, :-1], lambda out: nn.functional.cross_entropy(out.flatten(0, 1), y))
 
 
-CASES = (mlp, cnn, gpt)
+def thousand() -> Case:
+    """A thousand small layers: what a hook costs shows most where a layer costs little."""
+    model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(1000)))
+    return Case("1 000 layers", model, torch.randn(32, 64), lambda out: out.square().mean())
+
+
+CASES = (mlp, cnn, gpt, thousand)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,9 @@ Emitted = list[tuple[int, list[int]]]
 
 
 def run(script: str, *, optimizer_exists: bool = True) -> tuple[Emitted, list[int]]:
-    """Play a script: f a training pass, e an evaluation pass, s an explicit step, l a look, else an optimizer.
+    """Play a script: f a training pass, e an evaluation pass, s an explicit step, l a look, a capital an optimizer.
+
+    A small a, b or c: that optimizer exists no more; several at once if they stand side by side.
 
     Returns:
         The steps with the numbers of the phases in them, and the numbers that were looked at.
@@ -26,8 +30,11 @@ def run(script: str, *, optimizer_exists: bool = True) -> tuple[Emitted, list[in
 
     finder = StepFinder(new, lambda bundles, step: emitted.append((step, bundles)), lambda: optimizer_exists)
     numbers = []
-    for letter in script:
-        if letter in "fe":
+    for part in re.findall("[abc]+|.", script):
+        letter = part[0]
+        if letter in "abc":
+            finder.optimizers_gone({ord(gone.upper()) for gone in part})
+        elif letter in "fe":
             finder.pass_begins(gradients=letter == "f")
         elif letter == "s":
             finder.step()
@@ -51,6 +58,10 @@ def run(script: str, *, optimizer_exists: bool = True) -> tuple[Emitted, list[in
         ("fA" * 2 + "fB" * 3, [[0], [1], [2], [3], [4]]),  # a new optimizer takes over
         ("f" * 5, [[0], [1], [2], [3], [4]]),  # the optimizer that exists never steps
         ("fs" * 3, [[0], [1], [2]]),
+        ("fAafBbfCc", [[0], [1], [2]]),  # an optimizer for each step, gone after it
+        ("fAfBafCbfAc", [[0], [1], [2], [3]]),  # likewise, gone once the next one is there
+        ("fAfBab" * 2, [[0, 1], [2, 3]]),  # two that take turns, made anew for each step
+        ("fDfGfDfGa", [[0, 1], [2, 3]]),  # one that never stepped
         ("fAfAs" * 2, [[0], [1], [2]]),
         ("", []),
     ],
@@ -80,7 +91,7 @@ def test_patience_with_an_optimizer_ends() -> None:
     assert numbers == [PATIENCE + 2]
 
 
-@given(st.text("feABsl", max_size=60), st.booleans())
+@given(st.text("feABabsl", max_size=60), st.booleans())
 def test_whatever_happens_steps_are_numbered_in_order_and_no_phase_is_lost_or_doubled(
     script: str, exists: bool
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from trace_models import MODELS, Recurrent, Small, data, hooks_of, train
 
 import tensorscope

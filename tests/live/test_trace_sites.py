@@ -26,7 +26,8 @@ def test_every_site_is_recorded_at_every_step(tmp_path: Path) -> None:
     outputs = {"conv", "norm", "relu", "drop", "head", "<root>"}
     gradients = {f"{site}:grad" for site in outputs}
     parameters = {f"{m}.{n}" for m in ("conv", "norm", "head") for n in ("weight", "bias")}
-    assert set(run.sites) == outputs | gradients | parameters | {f"{p}:grad" for p in parameters} | {"<root>:input"}
+    of_parameters = {f"{p}{what}" for p in parameters for what in ("", ":grad", ":update")}
+    assert set(run.sites) == outputs | gradients | of_parameters | {"<root>:input"}
     for site in run.sites:
         assert len(run.history(site, "rms")[0]) == 6, site
     assert not run.notes
