@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FEWEST = 64  # sites that there is room for at first
 ROW_BYTES = WIDTH * 8
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -49,8 +50,7 @@ class Moments:
         """See a tensor at a site."""
         at = self._at(site)
         kind = KINDS.get(tensor.dtype)
-        plain = type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter
-        if KERNEL is None or kind is None or not plain or not _is_readable(tensor):
+        if KERNEL is None or kind is None or not _is_readable(tensor):
             self._add_slowly(site, tensor)
             return
         count = tensor.numel()
@@ -89,9 +89,9 @@ class Moments:
 
     def keep_sample(self, site: int, tensor: torch.Tensor) -> None:
         """Keep a few elements, for a histogram."""
-        few = sample(tensor)
+        few = take_before(tensor).sample
         if few is not None:
-            self._samples[site] = few.numpy() if few.is_cpu else few
+            self._samples[site] = few.numpy() if isinstance(few, torch.Tensor) and few.is_cpu else few
 
     def change(self, site: int, before: Before, parameter: torch.Tensor) -> None:
         """See what was added to a parameter since its sample was taken."""
@@ -159,7 +159,7 @@ class Moments:
 
 
 class Before:
-    """A few elements of a parameter, from before an optimizer's step."""
+    """A few elements of a tensor, such as a parameter before an optimizer's step."""
 
     __slots__ = ("address", "count", "sample", "stride")
 
@@ -176,14 +176,15 @@ class Before:
 
 
 def take_before(parameter: torch.Tensor) -> Before:
-    """Keep a few elements of a parameter."""
+    """Keep a few elements of a tensor, evenly spread; `sample` is None if it has no data."""
     return Before(parameter, sample_stride(parameter.numel()))
 
 
 def _is_readable(tensor: torch.Tensor) -> bool:
-    """Whether a tensor of a plain type is on the CPU, with its elements side by side."""
+    """Whether a tensor is a plain one on the CPU, with its elements side by side."""
     return (
-        tensor.is_cpu
+        type(tensor) in _PLAIN
+        and tensor.is_cpu
         and tensor.layout is torch.strided
         and (tensor.is_contiguous() or is_dense(tensor))
         and not tensor.is_neg()
