@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import socket
@@ -17,6 +18,29 @@ from tensorscope.run.writer import Writer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+GAUGES = ("step_seconds", "tracing_seconds", "interval", "memory", "lr", "lr[1]", "clip")
+SETTINGS = {"lr": 1e-4, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01, "amsgrad": False, "fused": None}
+OPTIMIZER = {
+    "type": "AdamW",
+    "groups": [
+        {"settings": SETTINGS, "parameters": ["conv1.weight", "conv2.weight"], "others": 0},
+        {"settings": SETTINGS | {"lr": 3e-4}, "parameters": ["fc1.weight", "fc2.weight"], "others": 1},
+    ],
+}
+MODES = [
+    {"step": 0, "training": True, "toggled": [], "frozen": []},
+    {"step": 40, "training": True, "toggled": ["pool1"], "frozen": ["conv1"]},
+]
+MACHINE = {
+    "every": None, "overhead": 0.05, "interval": 8, "argv": ["train.py", "--lr", "1e-4"], "folder": "/work/cnn",
+    "git": {"commit": "c0ffee" * 6, "branch": "main", "dirty": True, "changed": ["train.py"],
+            "remote": "https://example.org/cnn.git"},
+    "tensorscope": "0.1.0", "torch": "2.9.0", "python": "3.12.1", "numpy": "2.1.0", "host": "atlas",
+    "platform": "Linux-6.1-x86_64", "cpu": "Some processor", "cpus": 16, "threads": 8, "memory": 64_000_000_000,
+    "accelerators": [{"kind": "cuda", "count": 2, "names": ["Some GPU", "Some GPU"]}], "seed": 7,
+    "deterministic": False, "variables": {"OMP_NUM_THREADS": "8"}, "kernel": True,
+}  # fmt: skip
 
 LAYERS = ("conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "flatten", "fc1", "relu3", "fc2")
 SHAPES = (
@@ -66,6 +90,7 @@ def make_run(
     layers: tuple[str, ...] = LAYERS,
     nan_from: int | None = None,
     status: str = "finished",
+    told: bool = False,
 ) -> Path:
     """Write a run of a small CNN: falling loss, shrinking gradients, histograms; the same bits every time.
 
@@ -75,14 +100,21 @@ def make_run(
         layers: module paths.
         nan_from: first step at which `fc1` holds NaN.
         status: how the run ended; `running` leaves it open to look as if it were live.
+        told: whether it also holds what a trace reads off by itself: gauges, times, updates, optimizer, environment.
     """
     rng = np.random.default_rng(0)
-    writer = Writer(folder, made_meta())
+    writer = Writer(folder, made_meta(**(MACHINE if told else {})))
     types = dict(zip(LAYERS, TYPES, strict=True))
     writer.modules(
         [ModuleInfo("", "SimpleCNN", 0, 0)]
         + [
-            ModuleInfo(path, types.get(path, "Linear"), 320 if path.startswith(("conv", "fc")) else 0, 0)
+            ModuleInfo(
+                path,
+                types.get(path, "Linear"),
+                320 if path.startswith(("conv", "fc")) else 0,
+                0,
+                bytes=1280 if path.startswith(("conv", "fc")) else 0,
+            )
             for path in layers
         ]
     )
@@ -90,9 +122,11 @@ def make_run(
     sites += [Site(path).grad for path in layers]
     weights = [Site(f"{path}.weight", Kind.PARAMETER) for path in layers if path.startswith(("conv", "fc"))]
     sites += weights + [weight.grad for weight in weights]
+    sites += [Site(weight.path, Kind.UPDATE) for weight in weights] if told else []
     numbers = [writer.site(site) for site in sites]
     for site, number in zip(sites, numbers, strict=True):
-        writer.shape(number, shape_of(site))
+        if site.kind is not Kind.UPDATE:
+            writer.shape(number, shape_of(site))
     for step in range(steps):
         rows = []
         for depth, site in enumerate(sites):
@@ -100,7 +134,9 @@ def make_run(
                 3 if nan_from is not None and step >= nan_from and site.path.startswith(("fc1", "relu3", "fc2")) else 0
             )
             scale = 10 ** (-1 - 0.2 * (depth % len(layers))) if site.gradient else 1.0
-            rows.append(stats_row(rng, scale, zero=0.6 if "relu" in site else 0.0, nonfinite=bad))
+            scale = lr(step) if site.kind is Kind.UPDATE else scale
+            row = stats_row(rng, scale, zero=0.6 if "relu" in site else 0.0, nonfinite=bad)
+            rows.append([64 * 28 * 28, *row[1:]] if site.kind is Kind.INPUT else row)
         values = np.array(rows)
         writer.frame(schema.STATS, step, tuple(numbers), lambda values=values: values)
         if step % 10 == 0:
@@ -111,8 +147,33 @@ def make_run(
         if nan_from is not None and step >= nan_from:
             loss[0] = math.nan
         writer.frame(schema.SCALARS, step, ("loss", "accuracy"), lambda loss=loss: loss)
+        if told:
+            tell_gauges(writer, step, len(layers))
+    if told:
+        writer.document("optimizers", json.dumps([OPTIMIZER]))
+        writer.document("modes", json.dumps(MODES))
     writer.close(**({} if status == "running" else {"status": status}))
     return folder
+
+
+def tell_gauges(writer: Writer, step: int, layers: int) -> None:
+    """What a trace reads off by itself at a step, without clocks: learning rate, clipping, times, memory."""
+    rng = np.random.default_rng(step)
+    gauges = np.array([0.02 + 0.002 * rng.random(), 0.001, 8.0, 6.4e8 + 1e6 * step, lr(step), 3 * lr(step), clip(step)])
+    writer.frame(schema.GAUGES, step, GAUGES, lambda: gauges)
+    own = np.array([[0.0005 * (1 + n % 4), 0.001 * (1 + n % 3)] for n in range(layers)])
+    times = np.vstack([own.sum(axis=0), own]) * (1 + 0.01 * rng.random())
+    writer.frame(schema.TIMES, step, tuple(range(1 + layers)), lambda: times)
+
+
+def lr(step: int) -> float:
+    """A learning rate that is warmed up, then decays."""
+    return 1e-3 * min(1.0, (step + 1) / 10) * 0.96 ** max(0, step - 10)
+
+
+def clip(step: int) -> float:
+    """A factor of clipping that goes to 1."""
+    return min(1.0, 0.3 + step / 40)
 
 
 def made_report(**changes: object) -> ShapeReport:
@@ -180,7 +241,10 @@ def made_graph(*, blocks: int = 0) -> Graph:
             given = values[number - 1] if name == "pad" else value
             weights = (f"{layer}.weight",) if layer.startswith(("conv", "fc")) else ()
             edges.append(Edge(len(ops) - 1, len(ops), ops[-1].outputs[0]))
-            ops.append(Op(len(ops), name, number, (given,), where=f"model.py:{20 + number}", weights=weights))
+            flops = 250_000 * number if weights else 0
+            ops.append(
+                Op(len(ops), name, number, (given,), where=f"model.py:{20 + number}", weights=weights, flops=flops)
+            )
     edges.append(Edge(len(ops) - 1, len(ops), values[-1]))
     ops.append(Op(len(ops), "output", 0, (values[-1],), Role.OUTPUT))
     types = dict(zip(LAYERS, TYPES, strict=True))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 SAID = {
     "watch_your_training.py": r"loss 0\.00\d+, recorded in runs/mine",
     "explain_the_flatten.py": r"(?s)`fc1` got 1600 .*1600 = 64 · 5 · 5.*make `fc1` `nn.Linear\(1600, 128\)`.*\(tried",
-    "find_the_nan.py": r"nan_inf at normalise: the first values that are not finite come from .*, at step 30",
+    "find_the_nan.py": r"nan_inf at normalise: `div` at .*find_the_nan.py:22 .* divided by 1 zero .* at step 30",
 }
 
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import App
 from textual.binding import Binding, BindingType
 
-from tensorscope.run.schema import file_name
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -98,7 +96,7 @@ class Viewer(App[None]):
 
 def is_run(path: Path) -> bool:
     """Whether a path is one run, readable or not."""
-    return path.is_file() or (path / file_name(0)).exists()
+    return path.is_file() or any(path.glob("rank*.sqlite"))
 
 
 def watch(path: Path, *, wait: bool = False) -> int:

@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "Train a reference model, traced, and watch it.",
     "watch": "Browse a run, or all runs below a folder, live.",
     "run": "Run any script as python would, and explain the shape error that it dies of.",
+    "info": "Say how a run was recorded: sampling, speed, program, optimizers, ranks, costs of modules.",
     "diagnose": "Say what happened in a run, and what is wrong with it.",
     "check": "Find a model's shapes, and for which sizes it runs, before it runs.",
     "summary": "Print torchinfo's summary of a model.",

@@ -96,11 +96,9 @@ def _plain(title: str) -> str:
 
 
 def _last_loss(run: Run) -> float | None:
-    names = sorted((name for name in run.scalar_names if "loss" in name.lower()), key=len)
-    if not names:
-        return None
-    values = run.scalars(names[0])[1]
-    return float(values[-1]) if len(values) else None
+    newest = run.last_scalars()
+    names = sorted((name for name in newest if "loss" in name.lower()), key=len)
+    return newest[names[0]][1] if names else None
 
 
 def _signature(folder: Path) -> Signature:

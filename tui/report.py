@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tensorscope.events import ROOT, Finding, Kind, Severity, Shape, Site, Stats
+from tui.facts import difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 120  # columns when nobody says how wide the output is
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 LONGEST_SHAPE = 41  # characters of a shape with names
+DIFFERENCES = 5  # parameters that differ between ranks, and are told
 BAR = 10  # characters of the longest gradient bar
 
 
@@ -40,9 +42,10 @@ def report(run: Run, findings: Sequence[Finding]) -> RenderableType:
 
 def _heading(run: Run) -> Text:
     meta = run.meta
-    steps, measured = run.last_step + 1, len(run.measured_steps)
+    steps, measured = run.last_step + 1, run.measured
     text = Text.assemble((str(meta.get("model", "?")), "bold"), f"  {run.path}\n")
     facts = [f"{steps} steps", f"{measured} measured", f"{sum(m.parameters for m in run.modules):,} parameters"]
+    facts += [f"{count} {name}" for count, name in ((len(run.ranks), "ranks"), (len(run.parts), "parts")) if count > 1]
     if "ended" in meta:
         facts.append(f"{meta['ended'] - meta['created']:.0f} s")
     text.append(f"{run.status}", "red" if run.status == "died" else "green")
@@ -63,7 +66,7 @@ def _layers(run: Run) -> Table:
     table.add_column("", no_wrap=True)
     stats, shapes = run.stats_at(), run.last_shapes()
     modules = {module.path: module for module in run.modules}
-    seen = [site for site in run.sites if not site.gradient and site.kind is not Kind.PARAMETER]
+    seen = [site for site in run.sites if not site.gradient and site.kind in (Kind.OUTPUT, Kind.INPUT)]
     sites = sorted(seen, key=lambda site: (site.kind is not Kind.INPUT, not site.path))  # in the order of the data
     largest, smallest = _gradient_range(stats, sites)
     for site in sites:
@@ -125,11 +128,13 @@ def _scalars(run: Run) -> list[RenderableType]:
     table.add_column("logged")
     for name in ("first", "best", "last"):
         table.add_column(name, justify="right")
-    for name in names:
-        _, values = run.scalars(name)
-        finite = [float(value) for value in values if math.isfinite(value)]
-        best = (max if values[-1] > values[0] else min)(finite) if finite else math.nan
-        table.add_row(name, *(f"{value:.4g}" for value in (values[0], best, values[-1])))
+    newest = run.last_scalars()
+    for name in (name for name in names if name in newest):
+        curve, last = run.scalar_envelope(name, 1), newest[name][1]
+        begin = run.scalar_envelope(name, 1, last=int(curve.steps[0]))
+        first = float(begin.low[0])
+        best = float(curve.high[0] if last > first else curve.low[0])
+        table.add_row(name, *(f"{value:.4g}" for value in (first, best, last)))
     return [Text(), table]
 
 
@@ -137,12 +142,13 @@ def _notes(run: Run) -> list[RenderableType]:
     notes = [f"step {step}: {text}" for step, text in run.notes]
     if run.dropped:
         notes.append(f"{run.dropped} frames were left out: the disk did not keep up")
+    notes += [f"ranks differ: {difference(found)}" for found in run.rank_differences()[:DIFFERENCES]]
     return [Text(), *(Text(f"note  {note}", "yellow") for note in notes)] if notes else []
 
 
 def _findings(run: Run, findings: Sequence[Finding]) -> RenderableType:
     if not findings:
-        measured = len(run.measured_steps)
+        measured = run.measured
         return Text(
             f"✓ no findings in {measured} measured steps: gradients, rectifiers and finiteness are in order", "green"
         )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
-from tensorscope.events import Finding, Histogram, Severity, Shape, Site, Stats
+from tensorscope.events import Finding, Kind, Severity, Shape, Site, Stats
 from tensorscope.plots.curves import quantity
 from tui.charts.plot import Series
+from tui.costs import Cost, costs_of
+from tui.facts import Section, sections_of
+from tui.gauges import Gauge, gauges_of
+from tui.head import WORST_FIRST, Head
 from tui.outline import Node, in_model_order, outline
 from tui.verdict import findings_of
 
@@ -18,47 +22,13 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from tensorscope.events import ModuleInfo
     from tensorscope.reports import ShapeReport
+    from tensorscope.run.envelope import Envelope
     from tensorscope.run.reader import Run
 
 TREND_COLUMNS = 12  # cells that show a gradient's course in one line of the tree
-CELLS = 2_000_000  # numbers of one table: up to here every measured step is fetched, and the strongest of them shown
-RANGE = "mean, min–max"  # the one statistic that is shown as a line with a band
-STATISTICS = (RANGE, "std", "rms", "l2", "zero_fraction", "dead_fraction", "nonfinite")
-
-_WORST_FIRST = (Severity.ERROR, Severity.WARNING, Severity.INFO)
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What is true of the whole run, whatever is looked at.
-
-    Attributes:
-        name: of the run's folder.
-        model: class name of the traced model; empty if unknown.
-        status: `running`, `finished`, `interrupted` or `died`.
-        error: what ended it; empty if nothing did.
-        last_step: newest step, −1 before the first.
-        rate: steps in a second, None if unknown.
-        notes: how many problems there were while recording.
-        dropped: frames left out because the disk did not keep up.
-        worst: severity of its worst finding, None without one.
-        findings: how many findings.
-        reports: how many shape errors were explained.
-    """
-
-    name: str
-    model: str
-    status: str
-    error: str
-    last_step: int
-    rate: float | None
-    notes: int
-    dropped: int
-    worst: Severity | None
-    findings: int
-    reports: int = 0
+POINTS = 2000  # of one curve: as many steps are fetched as they are; of longer runs the extremes between them
+FINENESS = 4  # columns of a table that are fetched for one that is shown
 
 
 class Answer(Protocol):
@@ -89,26 +59,6 @@ class Snapshot:
     replaced: bool = False  # whether a new run has taken the place of the one seen before
 
 
-def head_of(run: Run, rate: float | None) -> Head:
-    """Read what is true of the whole run."""
-    meta = run.meta
-    findings = findings_of(run)
-    worst = next((s for s in _WORST_FIRST if any(f.severity is s for f in findings)), None)
-    return Head(
-        name=run.path.resolve().name,
-        model=str(meta.get("model", "")),
-        status=run.status,
-        error=str(meta.get("error") or ""),
-        last_step=run.last_step,
-        rate=rate,
-        notes=len(run.notes),
-        dropped=run.dropped,
-        worst=worst,
-        findings=len(findings),
-        reports=len(run.reports),
-    )
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Overview:
     """Every logged scalar, those of one quantity together, and what was found.
@@ -117,25 +67,47 @@ class Overview:
         charts: one tuple of series per quantity.
         findings: the worst first.
         errors: titles of the shape errors that were explained.
+        gauges: what the trace read off by itself.
     """
 
     charts: tuple[tuple[Series, ...], ...]
     findings: tuple[Finding, ...]
     errors: tuple[str, ...] = ()
+    gauges: tuple[Gauge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AskOverview:
-    """Asks for the scalars, the findings and the errors."""
+    """Asks for the scalars, the gauges, the findings and the errors."""
 
     pace: ClassVar[float] = 0.5
     until: int | None = None
 
     def answer(self, run: Run) -> Overview:
         """Read them."""
-        series = [Series(name, *run.scalars(name)).up_to(self.until) for name in run.scalar_names]
+        series = [_scalar(run, name, self.until) for name in run.scalar_names]
         errors = tuple(report.title for report in reversed(run.reports))
-        return Overview(tuple(by_quantity(series)), tuple(worst_first(findings_of(run))), errors)
+        gauges = gauges_of(_gauge(run, name, self.until) for name in run.gauge_names)
+        return Overview(tuple(by_quantity(series)), tuple(worst_first(findings_of(run))), errors, gauges)
+
+
+def _scalar(run: Run, name: str, until: int | None) -> Series:
+    if run.last_step < POINTS:
+        return Series(name, *run.scalars(name)).up_to(until)
+    return band(name, run.scalar_envelope(name, POINTS, last=until))
+
+
+def _gauge(run: Run, name: str, until: int | None) -> Series:
+    if run.last_step < POINTS:
+        return Series(name, *run.gauge(name)).up_to(until)
+    return band(name, run.scalar_envelope(name, POINTS, last=until))
+
+
+def band(name: str, envelope: Envelope) -> Series:
+    """An envelope as a line with a band; NaN where a value was not finite."""
+    # Halved first: a sum of large values overflows.
+    middle = np.where(envelope.nonfinite > 0, np.nan, envelope.low / 2 + envelope.high / 2)
+    return Series(name, envelope.steps, middle, envelope.low, envelope.high)
 
 
 def by_quantity(series: Iterable[Series]) -> list[tuple[Series, ...]]:
@@ -148,7 +120,7 @@ def by_quantity(series: Iterable[Series]) -> list[tuple[Series, ...]]:
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Sort findings by severity; within one, the order of the rules (causes first) stays."""
-    return sorted(findings, key=lambda finding: _WORST_FIRST.index(finding.severity))
+    return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.severity))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,6 +133,7 @@ class Layers:
         shapes: newest shape of each site.
         trends: root mean square of each gradient over the run, (`TREND_COLUMNS`,) or fewer.
         blamed: severity of the worst finding, or of an explained error, at a module path or parameter.
+        costs: of each module, by its path; None if they were not asked for.
     """
 
     nodes: tuple[Node, ...]
@@ -168,27 +141,30 @@ class Layers:
     shapes: dict[Site, Shape]
     trends: dict[Site, npt.NDArray[np.float64]]
     blamed: dict[str, Severity]
+    costs: dict[str, Cost] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AskLayers:
-    """Asks for the tree as it was at a step, or as it is."""
+    """Asks for the tree as it was at a step, or as it is; with what modules cost, if that is to be shown."""
 
     pace: ClassVar[float] = 0.5
     until: int | None = None
+    with_costs: bool = False
 
     def answer(self, run: Run) -> Layers:
         """Read it."""
-        sites = run.sites
+        sites = _tensors(run)
         gradients = [site for site in sites if site.gradient]
-        steps, table = run.table(gradients, "rms", TREND_COLUMNS)
-        seen = table[:, : _known(steps, self.until)]
-        trends = dict(zip(gradients, seen, strict=True))
+        _, table = run.table(gradients, "rms", TREND_COLUMNS, last=self.until)
+        trends = dict(zip(gradients, table, strict=True))
         blamed: dict[str, Severity] = {}
         for finding in worst_first(findings_of(run)):
             blamed.setdefault(finding.site or "", finding.severity)
         blamed |= {report.module: Severity.ERROR for report in run.reports}
-        return Layers(outline(run.modules, sites), run.stats_at(self.until), run.last_shapes(), trends, blamed)
+        nodes = outline(run.modules, sites)
+        costs = costs_of(run) if self.with_costs else None
+        return Layers(nodes, run.stats_at(self.until), run.last_shapes(), trends, blamed, costs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,22 +198,24 @@ class AskTable:
     def answer(self, run: Run) -> Table:
         """Read it."""
         recorded = set(run.sites)
-        ordered = in_model_order(outline(run.modules, run.sites))
+        ordered = in_model_order(outline(run.modules, _tensors(run)))
         families = {name: [s for s in _family(ordered, name) if s in recorded] for name in FAMILIES}
         family = self.family or next((name for name in FAMILIES if families[name]), FAMILIES[0])
-        steps, values = run.table(families[family], "rms", max(self.columns, CELLS // max(1, len(families[family]))))
-        end = _known(steps, self.until)
-        return Table(tuple(families[family]), steps[:end], values[:, :end], family)
+        columns = max(POINTS, FINENESS * self.columns)
+        steps, values = run.table(families[family], "rms", columns, last=self.until)
+        return Table(tuple(families[family]), steps, values, family)
+
+
+def _tensors(run: Run) -> list[Site]:
+    """The sites that have a line of their own; updates belong to their parameters."""
+    return [site for site in run.sites if site.kind is not Kind.UPDATE]
 
 
 def _family(sites: Iterable[Site], family: str) -> list[Site]:
     parameters = "parameters" in family
-    chosen = [site for site in sites if (site.kind == "parameter") == parameters]
+    kinds = (Kind.PARAMETER,) if parameters else (Kind.OUTPUT, Kind.INPUT)
+    chosen = [site for site in sites if site.kind in kinds]
     return [site.grad for site in chosen] if family.startswith("gradients") else chosen
-
-
-def _known(steps: npt.NDArray[np.int64], until: int | None) -> int:
-    return len(steps) if until is None else int(np.searchsorted(steps, until, side="right"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -279,59 +257,18 @@ class AskReports:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sight:
-    """One tensor over the run.
+class Facts:
+    """What the run says about itself."""
 
-    Attributes:
-        site: which.
-        curve: the statistic that was asked for; None if this tensor was not recorded.
-        stats: its newest numbers, None if there are none.
-        shapes: the shapes it had, each with its first step.
-        histograms: with their steps.
-    """
-
-    site: Site
-    curve: Series | None = None
-    stats: Stats | None = None
-    shapes: tuple[Shape, ...] = ()
-    histograms: tuple[tuple[int, Histogram], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Detail:
-    """A site and its gradient side by side."""
-
-    tensor: Sight
-    gradient: Sight
-    module: ModuleInfo | None
-    findings: tuple[Finding, ...] = field(default=())
+    sections: tuple[Section, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class AskDetail:
-    """Asks for all that is known of a site (not a gradient) and of its gradient."""
+class AskFacts:
+    """Asks for what the run says about itself."""
 
-    pace: ClassVar[float] = 0.5
-    site: Site
-    statistic: str
-    until: int | None = None
+    pace: ClassVar[float] = 1.0
 
-    def answer(self, run: Run) -> Detail:
+    def answer(self, run: Run) -> Facts:
         """Read it."""
-        recorded = set(run.sites)
-        stats = run.stats_at(self.until)
-        sights = [self._sight(run, site, stats.get(site)) if site in recorded else Sight(site)
-                  for site in (self.site, self.site.grad)]  # fmt: skip
-        module = next((info for info in run.modules if info.path == self.site.module), None)
-        findings = tuple(f for f in worst_first(findings_of(run)) if f.site in {self.site.path, str(self.site)})
-        return Detail(sights[0], sights[1], module, findings)
-
-    def _sight(self, run: Run, site: Site, stats: Stats | None) -> Sight:
-        if self.statistic == RANGE:
-            steps, mean = run.history(site, "mean")
-            curve = Series("mean", steps, mean, run.history(site, "min")[1], run.history(site, "max")[1])
-        else:
-            curve = Series(self.statistic, *run.history(site, self.statistic))
-        until = run.last_step if self.until is None else self.until
-        histograms = tuple((step, found) for step, found in run.histograms(site) if step <= until)
-        return Sight(site, curve.up_to(self.until), stats, tuple(run.shapes(site)), histograms)
+        return Facts(tuple(sections_of(run)))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from tensorscope.errors import RunError
 from tensorscope.run.reader import Run
-from tensorscope.run.schema import file_name
-from tui.snapshot import Head, Question, Snapshot, head_of
+from tui.head import Head, head_of
+from tui.snapshot import Question, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ class Source:
         self.path = path
         self._clock = clock
         self._run: Run | None = None
-        self._identity: tuple[int, int] | None = None
+        self._files: dict[str, tuple[int, int]] = {}
         self._asked: Question | None = None
         self._head: Head | None = None
         self._seen: deque[tuple[float, int]] = deque()
@@ -78,32 +78,33 @@ class Source:
             self._run = None
 
     def _open(self) -> bool:
-        """Make sure that the file at the path is the one being read; true if another one took its place."""
-        identity = self._identify()
-        if self._run is not None and identity == self._identity:
+        """Make sure that the files at the path are those being read; true if others took their place."""
+        files = self._look()
+        known, self._files = self._files, files
+        # Further ranks and parts join a run; one that has taken its name shares no file with it.
+        if self._run is not None and (not known or any(files.get(name) == its for name, its in known.items())):
             return False
-        replaced = self._identity is not None
         self.close()
         self._forget()
         self._run = Run(self.path)
-        self._identity = identity
-        return replaced
+        return bool(known)
 
-    def _identify(self) -> tuple[int, int] | None:
-        """Tell this file from one that has taken its name: the old one stays readable after it was deleted."""
-        for path in (self.path / file_name(0), self.path):
+    def _look(self) -> dict[str, tuple[int, int]]:
+        """The files there; they tell a run from one that has taken its name, for the old one stays readable."""
+        found = {}
+        for path in sorted(self.path.glob("rank*.sqlite")) or [self.path]:
             try:
                 facts = path.stat()
             except OSError:
                 continue
-            return facts.st_dev, facts.st_ino
-        if self._identity is not None:
+            found[path.name] = facts.st_dev, facts.st_ino
+        if not found and self._files:
             self.close()
             raise RunError(
                 f"the run `{self.path}` was deleted",
                 hint="the viewer goes on as soon as a run is written there again",
             )
-        return None
+        return found
 
     def _forget(self) -> None:
         self._asked = self._head = None

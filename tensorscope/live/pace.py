@@ -34,6 +34,11 @@ class Pace:
         self._costs: deque[float] = deque(maxlen=MEMORY)
         self._seen = 0
 
+    @property
+    def step_seconds(self) -> float:
+        """What a bare step took lately; 0 if that is not known yet."""
+        return self._bare[-1] if self._bare else 0.0
+
     def is_due(self, step: int) -> bool:
         """Whether to measure this step."""
         return step % self.interval == 0

@@ -174,7 +174,7 @@ class Recorder:
         overflow = getattr(optimizer, "found_inf", None)  # a gradient scaler has looked, and deals with what is bad
         bad = False
         if moments is None and overflow is None:
-            bad = self._troubles.look_at_gradients(own, step)
+            bad = self._troubles.look_at_gradients(own, step, self._pace.step_seconds)
             if bad and self._troubles.are_new:
                 moments = self._steps.phase.bundle.moments = Moments(len(self._paths) * 6)
         if moments is not None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+GLANCE = 4096  # elements of a tensor that are looked at if it is not done thoroughly
 _FLOAT, _STRIDED = torch.float32, torch.strided
 
 
@@ -33,8 +34,14 @@ class Sentinel:
         self._asked: list[_Asked] = []
 
     @torch.no_grad()
-    def are_bad(self, tensors: Iterable[torch.Tensor], step: int) -> bool:
-        """Whether one of some tensors is known to hold NaN or Inf; what is on a CUDA device is asked for."""
+    def are_bad(self, tensors: Iterable[torch.Tensor], step: int, *, thoroughly: bool = True) -> bool:
+        """Whether one of some tensors is known to hold NaN or Inf; what is on a CUDA device is asked for.
+
+        Args:
+            tensors: which the caller keeps meanwhile.
+            step: the step under way.
+            thoroughly: whether to look at all of a float tensor on the CPU, and not at its first elements alone.
+        """
         addresses, sizes, others = array("Q"), array("q"), []
         for tensor in tensors:
             # Spelt out, since every parameter of every step comes by here.
@@ -47,7 +54,7 @@ class Sentinel:
                 and KERNEL is not None
             ):
                 addresses.append(tensor.data_ptr())
-                sizes.append(tensor.numel())
+                sizes.append(tensor.numel() if thoroughly else min(tensor.numel(), GLANCE))
             else:
                 others.append(tensor)
         if addresses and KERNEL is not None:

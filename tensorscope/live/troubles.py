@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from tensorscope.run.writer import Writer
 
+SHARE = 0.01  # of a step's time that may go into looking at every element of every gradient
 SEARCHES = 3  # times that an origin is looked for, as long as it is not found
 _NOT_AGAIN = "the model returned NaN, and did not when it was run again"
 
@@ -36,7 +38,7 @@ class Troubles:
         self._model, self._writer = model, writer
         self._sentinel = Sentinel()
         self._pass: Pass | None = None
-        self._passes = 0
+        self._passes = self._glances = 0
         self._outputs: list[weakref.ref[torch.Tensor]] = []
         self._searches = SEARCHES
         self._first = self._last = -1
@@ -80,9 +82,24 @@ class Troubles:
         if bad and any(bool(torch.isnan(tensor).any()) for tensor in tensors):
             self.went_bad(step, returned=True)
 
-    def look_at_gradients(self, parameters: list[torch.Tensor], step: int) -> bool:
-        """Whether a gradient is known to hold NaN or Inf."""
-        return self._sentinel.are_bad((p.grad for p in parameters if p.grad is not None), step)
+    def look_at_gradients(self, parameters: list[torch.Tensor], step: int, seconds: float) -> bool:
+        """Whether a gradient is known to hold NaN or Inf.
+
+        Of large gradients a part is looked at, and all of them as often as takes `SHARE` of the time: what is wrong in
+        the gradient of one output spreads over all of the bias and over whole rows of every weight before it.
+
+        Args:
+            parameters: what the optimizer holds.
+            step: the step under way.
+            seconds: what a step takes.
+        """
+        thoroughly = self._glances <= 0
+        began = time.perf_counter()
+        bad = self._sentinel.are_bad([p.grad for p in parameters if p.grad is not None], step, thoroughly=thoroughly)
+        self._glances -= 1
+        if thoroughly and seconds:
+            self._glances = int((time.perf_counter() - began) / (SHARE * seconds))
+        return bad
 
     def went_bad(self, step: int, *, returned: bool = False) -> None:
         """Something was not finite in a step, maybe what the model returned: note it, and search its origin."""

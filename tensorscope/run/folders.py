@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tensorscope.errors import RunError, did_you_mean
-from tensorscope.run import schema
 from tensorscope.run.database import Database
 
 SILENCE_SECONDS = 15.0  # a writer that cannot be looked at from here and has been silent this long counts as dead
@@ -40,7 +39,7 @@ class Beat(NamedTuple):
 
 def find_runs(folder: str | os.PathLike[str]) -> list[Path]:
     """Folders that hold a run, at `folder` or anywhere below it, the newest first."""
-    files = Path(folder).rglob(schema.file_name(0))
+    files = Path(folder).rglob("rank*.sqlite")
     return sorted({file.parent for file in files}, key=_modified, reverse=True)
 
 

@@ -15,7 +15,7 @@ import pytest
 from made_runs import made_meta, make_run
 from viewer_pilot import add, make_live, press, said, until, until_said, viewer
 
-from tensorscope.events import ModuleInfo, Site
+from tensorscope.events import Kind, ModuleInfo, Shape, Site
 from tensorscope.run import schema
 from tensorscope.run.writer import Writer
 
@@ -26,7 +26,8 @@ class Training:
     def __init__(self, folder: Path) -> None:
         self.writer = Writer(folder, made_meta(created=time.time()))
         self.step = 0
-        self._site = self.writer.site(Site("fc"))
+        self._sites = (self.writer.site(Site("", Kind.INPUT)), self.writer.site(Site("fc")))
+        self.writer.shape(self._sites[0], Shape(0, (3, 2)))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._go_on)
 
@@ -39,8 +40,8 @@ class Training:
 
     def _go_on(self) -> None:
         while not self._ended.wait(0.01):
-            row = np.array([[6.0, 0.1, 1.0, -2.0, 2.0, 0.0, 0.0, np.nan]])
-            self.writer.frame(schema.STATS, self.step, (self._site,), lambda row=row: row)
+            rows = np.array([[6.0, 0.1, 1.0, -2.0, 2.0, 0.0, 0.0, np.nan]] * 2)
+            self.writer.frame(schema.STATS, self.step, self._sites, lambda rows=rows: rows)
             loss = np.array([1 / (1 + self.step)])
             self.writer.frame(schema.SCALARS, self.step, ("loss",), lambda loss=loss: loss)
             self.step += 1
@@ -61,7 +62,7 @@ async def test_a_run_is_awaited_followed_and_said_to_have_ended(tmp_path: Path) 
         with Training(tmp_path / "run") as training:
             await until_said(pilot, "nothing is measured yet")
             training.begin()
-            await until_said(pilot, "running", "steps/s")
+            await until_said(pilot, "running", "steps/s", "every step", "samples/s")
             first = training.step
             await until(pilot, lambda: any(f"step {n} " in said(pilot) for n in range(first, first + 400)))
             training.end(status="finished")
@@ -138,6 +139,8 @@ async def test_a_killed_training_is_said_to_have_died(tmp_path: Path) -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     folder = make_live(tmp_path / "run")
     add(folder, "meta", "pid", str(sleeper.pid))
+    started = Path(f"/proc/{sleeper.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    add(folder, "meta", "process_started", started)
     add(folder, "meta", "created", str(time.time() + 1))
     async with viewer(folder).run_test(size=(100, 30), notifications=True) as pilot:
         await until_said(pilot, "● running")

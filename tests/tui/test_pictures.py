@@ -20,12 +20,15 @@ from tui.widgets.shapes import ShapeList
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "explain_the_flatten.py"
 SIZES = [(80, 24), (120, 40), (200, 50)]
-# What is looked at: the keys that lead there from the first view, and what is on the screen then.
+# What is looked at: the keys that lead there from the first view, each with what is on the screen then.
 PLACES = {
-    "overview": ((), ("accuracy", "NaN, first at step 37")),
-    "layers": (("2",), ("grad rms", "✗ 3")),
-    "gradients": (("3",), ("conv1:grad · step 59",)),
-    "findings": (("4",), ("hint: look there",)),
+    "overview": (("", "NaN, first at step 37"),),
+    "gauges": (("m", "tracing (ms)"),),
+    "layers": (("2", "✗ 3"),),
+    "costs": (("2", "grad rms"), ("c", "100%")),
+    "gradients": (("3", "conv1:grad · step 59"),),
+    "findings": (("4", "hint: look there"),),
+    "facts": (("6", "train.py --lr 1e-4"),),
 }
 
 
@@ -33,7 +36,8 @@ PLACES = {
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that went wrong, at a path that is the same everywhere."""
     monkeypatch.chdir(tmp_path)
-    folder = make_run(Path("runs/cnn"), nan_from=37, status="died")
+    folder = make_run(Path("runs/cnn"), nan_from=37, status="died", told=True)
+    add(folder, "document", "graph", made_graph().to_json())
     add_findings(folder)
     return folder
 
@@ -43,12 +47,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_view_looks_as_it_did(
     place: str, size: tuple[int, int], run: Path, snap_compare: Callable[..., bool]
 ) -> None:
-    keys, words = PLACES[place]
-
     async def go(pilot: Pilot[Any]) -> None:
         await until_said(pilot, "accuracy")
-        press(pilot, *keys)
-        await until_said(pilot, *words)
+        for key, words in PLACES[place]:
+            press(pilot, *key)
+            await until_said(pilot, words)
 
     assert snap_compare(viewer(run), terminal_size=size, run_before=go)
 
@@ -61,6 +64,18 @@ def test_a_site_looks_as_it_did(size: tuple[int, int], run: Path, snap_compare: 
         await until_said(pilot, "conv1:grad · step 59")
         press(pilot, "enter")
         await until_said(pilot, "conv1:grad  mean", "6 histograms", "step 50")
+
+    assert snap_compare(viewer(run), terminal_size=size, run_before=go)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_a_parameter_looks_as_it_did(size: tuple[int, int], run: Path, snap_compare: Callable[..., bool]) -> None:
+    async def go(pilot: Pilot[Any]) -> None:
+        await until_said(pilot, "accuracy")
+        press(pilot, "2")
+        await until_said(pilot, "grad rms")
+        press(pilot, *["down"] * 3, "enter")
+        await until_said(pilot, "conv1.weight  mean", "ratio", "6 histograms")
 
     assert snap_compare(viewer(run), terminal_size=size, run_before=go)
 
@@ -95,7 +110,6 @@ def test_a_report_looks_as_it_did(
 def test_shapes_look_as_they_did(
     keys: str, size: tuple[int, int], run: Path, snap_compare: Callable[..., bool]
 ) -> None:
-    add(run, "document", "graph", made_graph().to_json())
     add_reports(run)
 
     async def go(pilot: Pilot[Any]) -> None:

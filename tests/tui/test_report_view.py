@@ -29,7 +29,7 @@ def died(tmp_path: Path) -> Path:
 async def test_a_run_that_died_of_a_shape_error_opens_on_its_report(died: Path) -> None:
     async with viewer(died).run_test(size=(80, 24), notifications=True) as pilot:
         await until_said(
-            pilot, "6 Report ✗1", "✗ `fc1` got 1600 features and takes 4096", "│ x = self.fc1(x.flatten(1))"
+            pilot, "7 Report ✗1", "✗ `fc1` got 1600 features and takes 4096", "│ x = self.fc1(x.flatten(1))"
         )
         for words in ("✓ `nn.Linear(1600, 128)` at model.py:12", "(not tried)", "‹1600›", "64 · 5 · 5"):
             assert words in said(pilot)
@@ -41,15 +41,15 @@ async def test_a_run_that_went_on_after_an_error_opens_on_its_curves(tmp_path: P
     folder = make_run(tmp_path / "run")
     add_reports(folder)
     async with viewer(folder).run_test(size=(100, 30), notifications=True) as pilot:
-        await until_said(pilot, "accuracy", "6 Report ✗1", "✗ `fc1` got 1600")
-        press(pilot, "6")
+        await until_said(pilot, "accuracy", "7 Report ✗1", "✗ `fc1` got 1600")
+        press(pilot, "7")
         await until_said(pilot, "✓ `nn.Linear(1600, 128)`")
 
 
 async def test_a_run_without_an_error_has_no_report_to_show(tmp_path: Path) -> None:
     async with viewer(make_run(tmp_path / "run")).run_test(size=(120, 40), notifications=True) as pilot:
         await until_said(pilot, "accuracy")
-        press(pilot, "6", "question_mark")
+        press(pilot, "7", "question_mark")
         await until_said(pilot, "Keys", "Shapes")
         assert "Report" not in said(pilot)
 
@@ -75,7 +75,7 @@ async def test_enter_leads_to_the_layer_of_the_line(died: Path) -> None:
         tree = pilot.app.screen.query_one(LayerTree)
         await until(pilot, lambda: tree.shown and tree.shown[tree.cursor].path == "fc1")
         assert next(line for line in said(pilot).splitlines() if "fc1 Linear" in line).count("✗")
-        press(pilot, "6")
+        press(pilot, "7")
         lines = pilot.app.screen.query_one(ReportLines)
         await until(pilot, lambda: lines.has_focus)
         press(pilot, *["down"] * 16)
@@ -98,7 +98,7 @@ async def test_of_several_reports_the_newest_is_shown_and_a_key_leads_to_the_oth
 async def test_a_report_beside_findings_is_a_view_of_its_own(died: Path) -> None:
     add_findings(died)
     async with viewer(died).run_test(size=(120, 40), notifications=True) as pilot:
-        await until_said(pilot, "4 Findings ✗2", "6 Report ✗1")
+        await until_said(pilot, "4 Findings ✗2", "7 Report ✗1")
         press(pilot, "4")
         await until_said(pilot, "hint: look there")
         assert "got 1600 features" not in said(pilot)
@@ -110,7 +110,7 @@ async def test_a_live_run_that_dies_says_where_to_look_and_leaves_the_view_as_it
         await until_said(pilot, "● running", "accuracy")
         add_reports(folder)
         add(folder, "meta", "status", json.dumps("died"))
-        await until_said(pilot, "✗ died", "Key 6 shows why", "accuracy")
+        await until_said(pilot, "✗ died", "Key 7 shows why", "accuracy")
         assert open_run(folder).status == "died"
 
 

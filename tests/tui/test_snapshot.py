@@ -11,7 +11,8 @@ from viewer_pilot import add_findings
 from tensorscope.events import Kind, Site
 from tensorscope.run.reader import Run
 from tui.charts.plot import Series
-from tui.snapshot import AskDetail, AskDiagnosis, AskLayers, AskOverview, AskTable, by_quantity
+from tui.detail import AskDetail
+from tui.snapshot import AskDiagnosis, AskLayers, AskOverview, AskTable, by_quantity
 
 
 def names(*scalars: str) -> list[tuple[str, ...]]:

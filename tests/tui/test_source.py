@@ -113,3 +113,18 @@ def test_a_finished_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_folder_that_is_not_there_has_no_runs(tmp_path: Path) -> None:
     assert Folder(tmp_path / "nowhere").entries() == ()
+
+
+def test_a_rank_or_part_that_joins_is_no_new_run(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", steps=20, status="interrupted")
+    (folder / "rank0.sqlite").rename(folder / "rank1.sqlite")
+    clock = Clock()
+    source = Source(folder, clock)
+    first = source.read(AskOverview())
+    assert first is not None
+    assert (first.head.ranks, first.replaced) == (1, False)
+    shutil.copy(folder / "rank1.sqlite", folder / "rank0.sqlite")
+    clock.now += 60
+    found = source.read(AskOverview())
+    assert found is not None
+    assert (found.head.ranks, found.replaced) == (2, False)

@@ -47,3 +47,9 @@ def bars(heights: Values, rows: int) -> list[str]:
         above = (rows - 1 - row) * 8  # eighths below this line
         lines.append("".join(EIGHTHS[n] for n in np.clip(eighths - above, 0, 8).tolist()))
     return lines
+
+
+def across(share: float, width: int) -> str:
+    """A bar of a share of `width` characters, from the left; what is not 0 shows at least an eighth."""
+    eighths = round(min(1.0, max(0.0, share)) * width * 8) or int(share > 0)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()

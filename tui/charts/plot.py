@@ -58,6 +58,11 @@ class Series:
         cut = [None if part is None else part[:end] for part in (self.low, self.high)]
         return Series(self.name, self.steps[:end], self.values[:end], *cut)
 
+    def scaled(self, name: str, factor: float) -> Series:
+        """The same under another name, in another unit."""
+        edges = [None if part is None else part * factor for part in (self.low, self.high)]
+        return Series(name, self.steps, self.values * factor, *edges)
+
     def nearest(self, step: int) -> tuple[int, float] | None:
         """The value at the step nearest to the one asked for."""
         if not len(self.steps):

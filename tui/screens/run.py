@@ -9,6 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.widgets import ContentSwitcher, Footer
 
 from tui.screens.live import LiveScreen
+from tui.widgets.facts import FactsView
 from tui.widgets.findings import FindingsView
 from tui.widgets.gradients import GradientsView
 from tui.widgets.header import RunHeader
@@ -22,12 +23,14 @@ from tui.widgets.views import View, ViewTabs
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+    from tui.head import Head
     from tui.messages import Arrived, Failed, PlaceChosen, SiteChosen
-    from tui.snapshot import Head, Question, Snapshot
+    from tui.snapshot import Question, Snapshot
     from tui.source import Source
 
 NOTICE = "notice"
-VIEWS = ("overview", "layers", "gradients", "findings", "shapes", "report")
+VIEWS = ("overview", "layers", "gradients", "findings", "shapes", "facts", "report")
+TITLES = {"facts": "Run"}  # where a view's name and what is said of it differ
 STEPS = Binding.Group("Step", compact=True)
 
 
@@ -41,7 +44,7 @@ class RunScreen(LiveScreen):
 
     BINDING_GROUP_TITLE = "Run"
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(str(number), f"show('{name}')", name.capitalize(), show=False, id=f"run.{name}")
+        *(Binding(str(number), f"show('{name}')", TITLES.get(name, name.capitalize()), show=False, id=f"run.{name}")
           for number, name in enumerate(VIEWS, 1)),
         Binding("tab", "app.focus_next", "Next chart", show=False, id="run.next"),
         Binding("space", "pause", "Pause", id="run.pause"),
@@ -55,8 +58,10 @@ class RunScreen(LiveScreen):
         self.wait = wait
         self.views: dict[str, View] = {
             view.id or "": view
-            for view in (OverviewView(), LayersView(), GradientsView(), FindingsView(), ShapesView(), ReportView())
-        }
+            for view in (
+                OverviewView(), LayersView(), GradientsView(), FindingsView(), ShapesView(), FactsView(), ReportView()
+            )
+        }  # fmt: skip
         self.active = "overview"
         self.until: int | None = None
         self.snapshot: Snapshot | None = None

@@ -1,18 +1,18 @@
-"""The screen of one site: a tensor and its gradient, side by side, over the whole run."""
+"""The screen of one site: a tensor, its gradient and its update, side by side, over the whole run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.containers import Grid
+from textual.containers import Container
 from textual.content import Content
 from textual.widgets import Footer
 
 from tui import palette
 from tui.charts.numbers import amount, grouped, percent, short
+from tui.detail import STATISTICS, AskDetail, Detail, Sight
 from tui.screens.live import LiveScreen
-from tui.snapshot import STATISTICS, AskDetail, Detail, Sight
 from tui.widgets.curve import Curve
 from tui.widgets.histogram import Bars, Course
 from tui.widgets.notice import Words
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from tui.messages import Arrived, Failed, StepPointed
     from tui.source import Source
 
-SIDE_BY_SIDE = 70  # the least width at which a tensor and its gradient stand beside each other
+LEAST_WIDTH = 35  # of what stands beside something else
+NAMES = ("tensor  ", "gradient", "update  ")
 
 
 class SiteScreen(LiveScreen):
     """Facts, then curve, newest histogram and all histograms of the tensor and of its gradient.
+
+    Of a parameter that an optimizer moves, also its update's curve and how large that is beside the parameter. What
+    does not fit side by side takes turns.
 
     Args:
         source: where snapshots come from.
@@ -42,18 +46,18 @@ class SiteScreen(LiveScreen):
         Binding("s", "statistic(1)", "Statistic", id="site.statistic"),
         Binding("S", "statistic(-1)", "Statistic before", show=False, id="site.statistic_before"),
         Binding("l", "log", "Log scale", id="site.log"),
-        Binding("g", "gradient", "Tensor or gradient", id="site.gradient"),
+        Binding("g", "turn", "Next tensor", tooltip="Tensor, gradient or update", id="site.gradient"),
         Binding("tab", "app.focus_next", "Next chart", show=False, id="site.next"),
         Binding("escape", "app.pop_screen", "Back", id="site.back"),
     ]
     DEFAULT_CSS = """
     SiteScreen {
         #facts { height: auto; max-height: 8; padding: 0 1; background: $panel; }
-        #charts { grid-size: 2 3; grid-rows: 4fr 3fr 3fr; height: 1fr; }
-        &.-narrow #charts { grid-size: 1 3; }
-        &.-narrow .gradient { display: none; }
-        &.-narrow.-other .gradient { display: block; }
-        &.-narrow.-other .tensor { display: none; }
+        #charts { layout: horizontal; height: 1fr; }
+        .sight { width: 1fr; height: 100%; }
+        Curve { height: 4fr; }
+        .ratio { height: 6fr; }
+        Distribution { height: 3fr; }
     }
     """
 
@@ -63,27 +67,27 @@ class SiteScreen(LiveScreen):
         self.until = until
         self.statistic = STATISTICS[0]
         self._facts = Words(id="facts")
-        self._sights = tuple((Curve(), Bars(), Course()) for _ in range(2))
+        self._sights = tuple(Sights() for _ in NAMES[:2])
+        self._update = UpdateSights()
+        self._known = 2  # how many tensors there are to be seen
+        self._first = 0  # which of them stands on the left
 
     def compose(self) -> ComposeResult:
         """Put the parts together."""
         yield self._facts
-        with Grid(id="charts"):
-            for pair in zip(*self._sights, strict=True):
-                for widget, kind in zip(pair, ("tensor", "gradient"), strict=True):
-                    yield widget.add_class(kind)
+        with Container(id="charts"):
+            yield from self._all
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
         """Read at once, and then again and again."""
         self._facts.say(Content.styled(str(self.site), "bold"))
-        self._sights[0][0].focus(scroll_visible=False)
+        self._sights[0].curve.focus(scroll_visible=False)
         super().on_mount()
 
     def on_resize(self, event: Resize) -> None:
         """Fit the new size."""
-        self.set_class(event.size.width < SIDE_BY_SIDE, "-narrow")
-        self.refresh_bindings()
+        self._arrange()
 
     def question(self) -> AskDetail:
         """All about the site."""
@@ -100,15 +104,32 @@ class SiteScreen(LiveScreen):
             return
         with self.app.batch_update():
             self._facts.say(facts(detail))
-            for sight, widgets in zip((detail.tensor, detail.gradient), self._sights, strict=True):
-                self._fill(sight, widgets)
+            if len(detail.sights) != self._known:
+                self._known = len(detail.sights)
+                self._arrange()
+            for shown, sight in zip(self._all, detail.sights, strict=False):
+                shown.show(sight, self.statistic)
+            self._update.ratio.series = (detail.ratio,) if detail.ratio is not None else ()
 
-    def _fill(self, sight: Sight, widgets: tuple[Curve, Bars, Course]) -> None:
-        curve, bars, course = widgets
-        curve.quantity = f"{sight.site}  {self.statistic.replace('_', ' ')}"
-        curve.series = (sight.curve,) if sight.curve is not None else ()
-        bars.border_title, course.border_title = Content("distribution"), Content("distribution over time")
-        bars.histograms = course.histograms = sight.histograms
+    @property
+    def _all(self) -> tuple[Sights | UpdateSights, ...]:
+        return (*self._sights, self._update)
+
+    @property
+    def _room(self) -> int:
+        """How many tensors fit side by side."""
+        return max(1, min(self._known, self.size.width // LEAST_WIDTH))
+
+    def _arrange(self) -> None:
+        """Show as many tensors as fit; the first one stays as long as another can make room."""
+        if self._room == self._known:
+            self._first = 0
+        places = {(self._first + n) % self._known for n in range(self._room)}
+        if 1 < self._room < self._known:
+            places = {0, 1 + self._first % (self._known - 1)}
+        for number, shown in enumerate(self._all):
+            shown.display = number in places
+        self.refresh_bindings()
 
     def on_failed(self, message: Failed) -> None:
         """Say what is wrong, and go on trying."""
@@ -118,8 +139,8 @@ class SiteScreen(LiveScreen):
     def on_step_pointed(self, message: StepPointed) -> None:
         """Point at the same step everywhere."""
         message.stop()
-        for widgets in self._sights:
-            for widget in widgets:
+        for shown in self._all:
+            for widget in shown.pictures:
                 widget.pointed = message.step
 
     def action_statistic(self, by: int) -> None:
@@ -129,16 +150,56 @@ class SiteScreen(LiveScreen):
 
     def action_log(self) -> None:
         """Draw the curves on a logarithmic scale, or back."""
-        for curve, _, _ in self._sights:
-            curve.logarithmic = not curve.logarithmic
+        for shown in self._all:
+            shown.curve.logarithmic = not shown.curve.logarithmic
 
-    def action_gradient(self) -> None:
-        """On a narrow screen: show the gradient instead of the tensor, or back."""
-        self.toggle_class("-other")
+    def action_turn(self) -> None:
+        """Where not all fit: show the next of tensor, gradient and update."""
+        self._first = (self._first + 1) % self._known
+        self._arrange()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer the switch only where both do not fit side by side."""
-        return self.has_class("-narrow") if action == "gradient" else super().check_action(action, parameters)
+        """Offer the switch only where not all fit side by side."""
+        return self._room < self._known if action == "turn" else super().check_action(action, parameters)
+
+
+class Sights(Container):
+    """A tensor's curve, its newest histogram, and all its histograms."""
+
+    def __init__(self) -> None:
+        super().__init__(classes="sight")
+        self.curve, self.bars, self.course = Curve(), Bars(), Course()
+        self.pictures: tuple[Curve | Bars | Course, ...] = (self.curve, self.bars, self.course)
+
+    def compose(self) -> ComposeResult:
+        """Put the parts together."""
+        yield from self.pictures
+
+    def show(self, sight: Sight, statistic: str) -> None:
+        """Draw other numbers."""
+        self.curve.quantity = f"{sight.site}  {statistic.replace('_', ' ')}"
+        self.curve.series = (sight.curve,) if sight.curve is not None else ()
+        self.bars.border_title, self.course.border_title = Content("distribution"), Content("distribution over time")
+        self.bars.histograms = self.course.histograms = sight.histograms
+
+
+class UpdateSights(Container):
+    """The curve of a parameter's updates, and of how large they are beside it; no histograms are kept of them."""
+
+    def __init__(self) -> None:
+        super().__init__(classes="sight")
+        self.curve, self.ratio = Curve(), Curve().add_class("ratio")
+        self.ratio.logarithmic = True
+        self.pictures = (self.curve, self.ratio)
+
+    def compose(self) -> ComposeResult:
+        """Put the parts together."""
+        yield from self.pictures
+
+    def show(self, sight: Sight, statistic: str) -> None:
+        """Draw other numbers."""
+        self.curve.quantity = f"{sight.site}  {statistic.replace('_', ' ')}"
+        self.curve.series = (sight.curve,) if sight.curve is not None else ()
 
 
 def facts(detail: Detail) -> Content:
@@ -154,7 +215,11 @@ def facts(detail: Detail) -> Content:
     for finding in detail.findings:
         mark, color = palette.severity_mark(finding.severity)
         lines.append(Content.assemble((f"{mark} {finding.summary}", f"bold {color}")))
-    return Content("\n").join([*lines, _line("tensor  ", detail.tensor), _line("gradient", detail.gradient)])
+    last = detail.ratio.nearest(1 << 62) if detail.ratio is not None else None
+    sights = [_line(name, sight) for name, sight in zip(NAMES, detail.sights, strict=False)]
+    if last is not None:
+        sights[-1] = Content.assemble(sights[-1], f"  ratio {short(last[1])}")
+    return Content("\n").join([*lines, *sights])
 
 
 def _sizes(shape: Shape) -> str:

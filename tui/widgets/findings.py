@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from tensorscope.events import Finding
-    from tui.snapshot import Answer, Head
+    from tui.head import Head
+    from tui.snapshot import Answer
     from tui.widgets.rows import Piece
 
 COLUMNS = (Column("where", 22, 1, right=False), Column("steps", 15, 2), Column("rule", 20, 3, right=False))

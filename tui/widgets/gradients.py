@@ -16,7 +16,8 @@ from tui.widgets.views import View
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from tui.snapshot import Answer, Head
+    from tui.head import Head
+    from tui.snapshot import Answer
 
 
 class GradientsView(View):

@@ -12,18 +12,18 @@ from tui import palette
 from tui.charts.numbers import grouped, short
 
 if TYPE_CHECKING:
-    from tui.snapshot import Head
+    from tui.head import Head
 
 Part = tuple[str, str]
 
 
 class RunHeader(Widget):
-    """One line about the run; a second one if it ended in an error."""
+    """One line about the run; further ones if it ended in an error, or if something is wrong with the recording."""
 
     DEFAULT_CSS = """
     RunHeader {
         height: auto;
-        max-height: 3;
+        max-height: 4;
         padding: 0 1;
         background: $panel;
         color: $text;
@@ -38,7 +38,7 @@ class RunHeader(Widget):
     def watch_head(self, old: Head | None, new: Head | None) -> None:
         """Make room for what ended the run."""
         # A layout of the whole screen costs more than drawing this line: only when the number of lines changes.
-        if bool(old and old.error) != bool(new and new.error):
+        if _further(old) != _further(new):
             self.refresh(layout=True)
 
     def watch_trouble(self, old: str, new: str) -> None:
@@ -55,7 +55,15 @@ class RunHeader(Widget):
         first = _spread(left, right, width)
         ends = [text.strip().splitlines()[0] for text in (self.trouble, self.head.error) if text.strip()]
         lines = [Content.styled(f"  {text}", "$text-error").truncate(width, ellipsis=True) for text in ends]
+        if self.head.warnings:
+            text = f"  ▲ {' · '.join(self.head.warnings)}"
+            lines.append(Content.styled(text, "$text-warning").truncate(width, ellipsis=True))
         return Content("\n").join([first, *lines])
+
+
+def _further(head: Head | None) -> int:
+    """How many lines there are to say about a run besides the first."""
+    return 0 if head is None else bool(head.error) + bool(head.warnings)
 
 
 def _left(head: Head) -> list[Part]:
@@ -70,10 +78,19 @@ def _right(head: Head, paused: int | None) -> list[Part]:
         parts.append((f"‖ at step {grouped(paused)}", "bold $text-warning"))
     if head.last_step >= 0:
         parts.append((f"step {grouped(head.last_step)}", ""))
-    if head.rate is not None and head.status == "running":
-        parts.append((f"{short(head.rate)} steps/s", "$text-muted"))
-    if notes := head.notes + head.dropped:
-        parts.append((f"▲ {notes} note{'s' if notes > 1 else ''}", "$text-warning"))
+    if head.notes:
+        parts.append((f"▲ {head.notes} note{'s' if head.notes > 1 else ''}", "$text-warning"))
+    rate = head.rate if head.status == "running" else None
+    if rate is not None:
+        parts.append((f"{short(rate)} steps/s", "$text-muted"))
+    if head.sampling:
+        parts.append((head.sampling, "$text-muted"))
+    if head.sampling and head.budget:
+        parts.append((head.budget, "$text-muted"))
+    if rate is not None and head.samples is not None:
+        parts.append((f"{short(rate * head.samples)} samples/s", "$text-muted"))
+    if head.ranks > 1:
+        parts.append((f"{head.ranks} ranks", "$text-muted"))
     return parts
 
 

@@ -1,4 +1,4 @@
-"""The first view: every logged scalar as a curve, what was found, and the newest values."""
+"""The first view: every logged scalar as a curve, below them what the trace read off, findings and newest values."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from textual.reactive import reactive
 
 from tui import palette
 from tui.charts.numbers import short
+from tui.gauges import newest
 from tui.snapshot import AskOverview, Overview
 from tui.widgets.curve import Curve
 from tui.widgets.notice import Words
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from tui.charts.plot import Series
+    from tui.head import Head
     from tui.messages import StepPointed
-    from tui.snapshot import Answer, Head
+    from tui.snapshot import Answer
 
 CHART_WIDTH, CHART_HEIGHT = 38, 8  # the least that can be read
 PLEASANT_HEIGHT = 10
+GAUGE_HEIGHT = 7
+VALUES_SHOWN = 8  # newest values of gauges
 
 
 class OverviewView(View):
@@ -32,29 +36,36 @@ class OverviewView(View):
 
     label = "Overview"
     BINDING_GROUP_TITLE = "Overview"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("l", "log", "Log scale", id="overview.log")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("l", "log", "Log scale", id="overview.log"),
+        Binding("m", "gauges", "More", tooltip="All gauges: settings, times, memory", id="overview.gauges"),
+    ]
     DEFAULT_CSS = """
     OverviewView {
         layout: horizontal;
         #charts { width: 1fr; scrollbar-size-vertical: 1; }
-        #grid { layout: grid; grid-size: 1; height: auto; }
+        #grid, #gauges { layout: grid; grid-size: 1; height: auto; }
         #side { width: 36; height: 100%; }
         #side Words { border: round $surface-lighten-2; border-title-color: $text; height: auto; padding: 0 1; }
         &.-stacked { layout: vertical; }
         &.-stacked #charts { height: 1fr; width: 100%; }
         &.-stacked #side { width: 100%; height: auto; max-height: 4; }
-        &.-stacked #values { display: none; }
+        &.-stacked #values, &.-stacked #readings, #readings.-none { display: none; }
         &.-stacked #side Words { border: none; height: auto; max-height: 4; }
     }
     """
 
     logarithmic: reactive[bool] = reactive(False)
+    everything: reactive[bool] = reactive(False)  # whether gauges are shown that do not move
 
     def __init__(self) -> None:
         super().__init__(id="overview")
         self._charts: dict[str, Curve] = {}
-        self._grid = Container(id="grid")
-        self._values = Words(id="values")
+        self._gauges: dict[str, Curve] = {}
+        self._moving: set[str] = set()
+        self._grid, self._gauge_grid = Container(id="grid"), Container(id="gauges")
+        self._values, self._readings = Words(id="values"), Words(id="readings")
+        self._readings.border_title = "Gauges"
         self._findings = Words(id="summary")
         self._values.border_title = "Last values"
         self._findings.border_title = "Findings"
@@ -63,9 +74,11 @@ class OverviewView(View):
         """Put the parts together."""
         with VerticalScroll(id="charts", can_focus=False):
             yield self._grid
+            yield self._gauge_grid
         with Container(id="side"):
             yield self._findings
             yield self._values
+            yield self._readings
 
     def question(self, until: int | None) -> AskOverview:
         """Scalars and findings."""
@@ -75,12 +88,20 @@ class OverviewView(View):
         """Update the charts that are there and add those that are new."""
         assert isinstance(answer, Overview)
         with self.app.batch_update():
-            known = len(self._charts)
+            before = self._shown()
             for group in answer.charts:
-                self._chart(group[0].name).series = group
+                self._chart(self._charts, self._grid, group[0].name).series = group
+            for gauge in answer.gauges:
+                chart = self._chart(self._gauges, self._gauge_grid, gauge.kind)
+                chart.series = gauge.series
+                if gauge.moves:
+                    self._moving.add(gauge.kind)  # it stays there, also when one looks at an earlier step
+                chart.display = self.everything or gauge.kind in self._moving
             self._values.say(_last_values(answer.charts))
+            self._readings.say(_table(newest(answer.gauges)[:VALUES_SHOWN]))
+            self._readings.set_class(not answer.gauges, "-none")
             self._findings.say(summary(answer, head))
-            if len(self._charts) != known:
+            if self._shown() != before:
                 self._arrange()
 
     def enter(self) -> None:
@@ -88,14 +109,17 @@ class OverviewView(View):
         if self._charts:
             next(iter(self._charts.values())).focus(scroll_visible=False)
 
-    def _chart(self, name: str) -> Curve:
-        if name not in self._charts:
-            chart = self._charts[name] = Curve()
+    def _chart(self, charts: dict[str, Curve], grid: Container, name: str) -> Curve:
+        if name not in charts:
+            chart = charts[name] = Curve()
             chart.logarithmic = self.logarithmic
-            self._grid.mount(chart)
-            if len(self._charts) == 1 and self.screen.focused is None:
+            grid.mount(chart)
+            if charts is self._charts and len(charts) == 1 and self.screen.focused is None:
                 chart.focus(scroll_visible=False)
-        return self._charts[name]
+        return charts[name]
+
+    def _shown(self) -> list[Curve]:
+        return [*self._charts.values(), *(chart for chart in self._gauges.values() if chart.display)]
 
     def on_resize(self) -> None:
         """Fit the new size."""
@@ -107,42 +131,62 @@ class OverviewView(View):
         self.set_class(stacked, "-stacked")
         width = self.size.width - (0 if stacked else 36)
         height = self.size.height - (self._findings.size.height if stacked else 0)
-        count = max(1, len(self._charts))
+        gauges = [chart for chart in self._gauges.values() if chart.display]
+        below = -(-len(gauges) // max(1, width // CHART_WIDTH)) * GAUGE_HEIGHT
+        self._arrange_grid(self._gauge_grid, gauges, width, below, GAUGE_HEIGHT)
+        charts = list(self._charts.values())
+        least = -(-len(charts) // max(1, width // CHART_WIDTH)) * PLEASANT_HEIGHT
+        room = height - below if height - below >= least else height  # else they are to be scrolled to
+        self._arrange_grid(self._grid, charts, width, room, PLEASANT_HEIGHT)
+
+    def _arrange_grid(self, grid: Container, charts: list[Curve], width: int, height: int, pleasant: int) -> None:
+        count = max(1, len(charts))
         most = max(1, min(count, width // CHART_WIDTH))
-        fits = (n for n in range(1, most + 1) if -(-count // n) * PLEASANT_HEIGHT <= height)
+        fits = (n for n in range(1, most + 1) if -(-count // n) * pleasant <= height)
         across = next(fits, most)
         down = -(-count // across)
-        each = max(CHART_HEIGHT, height // down)
-        for number, chart in enumerate(self._charts.values()):
+        each = max(min(pleasant, CHART_HEIGHT), height // down)
+        for number, chart in enumerate(charts):
             last = number == count - 1
             chart.styles.column_span = across - number % across if last else 1  # leaves no hole in the last row
-        self._grid.styles.grid_size_columns = across
-        self._grid.styles.grid_size_rows = down
-        self._grid.styles.grid_rows = str(each)
-        self._grid.styles.height = each * down
+        grid.styles.grid_size_columns = across
+        grid.styles.grid_size_rows = down
+        grid.styles.grid_rows = str(each)
+        grid.styles.height = each * down if charts else 0
 
     def on_step_pointed(self, message: StepPointed) -> None:
         """Point at the same step everywhere."""
         message.stop()
-        for chart in self._charts.values():
+        for chart in self._shown():
             chart.pointed = message.step
 
     def action_log(self) -> None:
         """Draw all curves on a logarithmic scale, or back."""
         self.logarithmic = not self.logarithmic
-        for chart in self._charts.values():
+        for chart in (*self._charts.values(), *self._gauges.values()):
             chart.logarithmic = self.logarithmic
+
+    def action_gauges(self) -> None:
+        """Show every gauge, or only those that move."""
+        self.everything = not self.everything
+        for kind, chart in self._gauges.items():
+            chart.display = self.everything or kind in self._moving
+        self._arrange()
+        if self.everything and self._gauges:
+            self.call_after_refresh(next(iter(self._gauges.values())).focus)
 
 
 def _last_values(charts: tuple[tuple[Series, ...], ...]) -> Content:
     series = [one for group in charts for one in group]
     if not series:
         return Content("nothing logged yet")
-    width = max(len(one.name) for one in series)
+    return _table([(one.name, short(found[1])) for one in series if (found := one.nearest(2**62)) is not None])
+
+
+def _table(rows: list[tuple[str, str]]) -> Content:
+    width = max((len(name) for name, _ in rows), default=0)
     return Content("\n").join(
-        Content.assemble((one.name.ljust(width + 2), "$text-muted"), (short(found[1]), "bold"))
-        for one in series
-        if (found := one.nearest(2**62)) is not None
+        Content.assemble((name.ljust(width + 2), "$text-muted"), (text, "bold")) for name, text in rows
     )
 
 

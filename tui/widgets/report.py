@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from tensorscope.reports import ShapeReport
-    from tui.snapshot import Answer, Head
+    from tui.head import Head
+    from tui.snapshot import Answer
     from tui.widgets.rows import Piece
 
 

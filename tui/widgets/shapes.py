@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from tensorscope.graphs.graph import Value
-    from tui.snapshot import Answer, Head
+    from tui.head import Head
+    from tui.snapshot import Answer
     from tui.widgets.rows import Piece
 
 ARROW = " → "

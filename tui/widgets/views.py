@@ -12,7 +12,8 @@ from textual.widget import Widget
 from tui import palette
 
 if TYPE_CHECKING:
-    from tui.snapshot import Answer, Head, Question
+    from tui.head import Head
+    from tui.snapshot import Answer, Question
 
 
 class View(Container):
@@ -56,21 +57,23 @@ class ViewTabs(Widget):
 
     def render(self) -> Content:
         """The text."""
-        narrow = self.app.size.width < 60
-        parts = []
-        for number, (name, label) in enumerate(self.labels.items(), 1):
-            if name == "report" and not (self.head and self.head.reports):
-                continue
-            said = f" {number}" if narrow and name != self.active else f" {number} {label}"
-            style = "bold reverse" if name == self.active else "$text-muted"
-            parts.append(Content.styled(said, style).stylize(f"@click=screen.show('{name}')"))
-            mark, color = _found(name, self.head)
-            if mark:
-                background = " reverse" if name == self.active else ""
-                parts.append(Content.styled(f" {mark}", f"bold {color}{background}"))
-            parts.append(Content.styled(" ", style))
-            parts.append(Content(" "))
-        return Content.assemble(*parts)
+        width = self.app.size.width
+        tabs = [self._tab(number, name, narrow=width < 60) for number, name in enumerate(self.labels, 1)]
+        room = width - 2 - sum(tab.cell_length for tab in tabs)
+        return Content(" " if room >= len(tabs) else "").join(tabs)
+
+    def _tab(self, number: int, name: str, *, narrow: bool) -> Content:
+        """One view's name; empty if there is nothing to be seen there."""
+        if name == "report" and not (self.head and self.head.reports):
+            return Content("")
+        said = f" {number}" if narrow and name != self.active else f" {number} {self.labels[name]}"
+        style = "bold reverse" if name == self.active else "$text-muted"
+        parts = [Content.styled(said, style).stylize(f"@click=screen.show('{name}')")]
+        mark, color = _found(name, self.head)
+        if mark:
+            background = " reverse" if name == self.active else ""
+            parts.append(Content.styled(f" {mark}", f"bold {color}{background}"))
+        return Content.assemble(*parts, Content.styled(" ", style))
 
 
 def _found(name: str, head: Head | None) -> tuple[str, str]:
