@@ -6,6 +6,7 @@ from collections import deque
 from statistics import median
 
 MEMORY = 15  # latest durations that count
+FEW = 5  # steps of a kind that make a median
 LEAST = 0.25  # share of the budget that is always there for measuring
 LONGEST = 1 << 13  # steps from one measured step to the next, at most
 
@@ -32,6 +33,7 @@ class Pace:
         self._bare: deque[float] = deque(maxlen=MEMORY)
         self._idle: deque[float] = deque(maxlen=MEMORY)
         self._costs: deque[float] = deque(maxlen=MEMORY)
+        self._whole: dict[bool, deque[float]] = {measured: deque(maxlen=MEMORY) for measured in (True, False)}
         self._seen = 0
 
     @property
@@ -57,6 +59,7 @@ class Pace:
             return
         self._bare.append(max(seconds - spent, 1e-9))
         (self._costs if measured else self._idle).append(spent)
+        self._whole[measured].append(seconds)
         if self.fixed or not self._costs or not measured:
             return
         if behind:
@@ -72,6 +75,11 @@ class Pace:
     def _wanted(self) -> float:
         """The interval at which what a measured step costs, over what every step costs, is within the share."""
         idle = median(self._idle) if self._idle else 0.0
+        extra = max(0.0, median(self._costs) - idle)
+        if min(map(len, self._whole.values())) >= FEW:
+            # What we read leaves less of the caches to the training, which no clock of ours sees.
+            longer = median(self._whole[True]) - median(self._whole[False])
+            extra = max(extra, min(longer, 2 * extra))
         budget = self.overhead * median(self._bare)
         # Where what every step costs uses up the budget, as with steps of microseconds, some are measured all the same.
-        return max(0.0, median(self._costs) - idle) / max(budget - idle, LEAST * budget, 1e-12)
+        return extra / max(budget - idle, LEAST * budget, 1e-12)

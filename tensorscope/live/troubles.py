@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tensorscope.run.writer import Writer
 
-SHARE = 0.01  # of a step's time that may go into looking at every element of every gradient
+SHARE = 0.005  # of a step's time that may go into looking at every element of every gradient
 SEARCHES = 3  # times that an origin is looked for, as long as it is not found
 _NOT_AGAIN = "the model returned NaN, and did not when it was run again"
 
