@@ -123,7 +123,9 @@ def test_odd_groups_of_an_optimizer_of_ones_own_lose_only_what_has_no_number() -
 
 
 @pytest.mark.parametrize(
-    "rate", ["fast", torch.ones(3), torch.empty((), device="meta"), torch.tensor(1j), lambda: 1.0, 1j], ids=str
+    "rate",
+    ["fast", torch.ones(3), torch.empty((), device="meta"), torch.tensor(1j), lambda: 1.0, 1j],
+    ids=["text", "three numbers", "no data", "complex tensor", "function", "complex"],
 )
 def test_what_is_no_number_is_not_followed(rate: object) -> None:
     assert numbers(Odd([nn.Parameter(torch.zeros(1))], {"lr": rate})) == {}
