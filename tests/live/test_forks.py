@@ -162,7 +162,7 @@ OTHERWISE = f"""
     trace.close()
 """
 MORE_STEPS = {"is one of many, started while much is written": 20, "collects garbage that holds a database": 100}
-FAST = {"trains on and ends as a program does", "is one of many, started while much is written"}
+FAST = {"trains on and ends as a program does"}
 
 
 @pytest.mark.parametrize(

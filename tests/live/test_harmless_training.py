@@ -236,8 +236,8 @@ def differences(seen: list[Moment], expected: list[Moment]) -> list[str]:
 
 SLOW = pytest.mark.slow
 CASES = [
-    # Two threads wait for each other where cores are few.
-    pytest.param(make, every, threads, marks=[SLOW] * (threads == 2))
+    # Two threads wait for each other where cores are few; every seventh step is a mixture of the other two.
+    pytest.param(make, every, threads, marks=[SLOW] * (threads == 2 or every == 7))
     for make in TRAININGS
     for threads in (1, 2)
     for every in (None, 1, 7)

@@ -137,6 +137,7 @@ def _guarded(width: str, then: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="protects pages by libc's mprotect")
+@pytest.mark.slow
 @every_width
 def test_nothing_outside_of_a_tensor_is_read_and_nothing_in_it_written(width: str) -> None:
     run = _guarded(width, "stop")

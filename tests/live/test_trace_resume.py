@@ -222,6 +222,7 @@ def run_program(folder: Path, name: str, steps: int, kill_at: int) -> int:
     return done.returncode
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_and_resumed_has_the_curves_of_one_that_was_not(tmp_path: Path) -> None:
     """Bit for bit: the checkpoint restores everything, and tracing draws no random number."""
     assert run_program(tmp_path, "whole", 40, -1) == 0
