@@ -20,6 +20,8 @@ import numpy.typing as npt
 import torch
 from torch.amp import GradScaler
 
+from tensorscope.live.stats import is_dense, sample_stride
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -220,7 +222,7 @@ def _sample(gradient: torch.Tensor | None) -> torch.Tensor | None:
     if gradient.is_meta or not gradient.is_floating_point():
         return None
     x = gradient.detach()
-    if not _is_dense(x):
+    if not is_dense(x):
         x = x.reshape(-1)
     return x.as_strided(*_places(x.numel())).clone()
 
@@ -228,15 +230,8 @@ def _sample(gradient: torch.Tensor | None) -> torch.Tensor | None:
 @functools.cache
 def _places(count: int) -> tuple[tuple[int], tuple[int]]:
     """How many of so many elements are taken, and how far apart."""
-    stride = -(-count // ELEMENTS)
-    while stride > 1 and math.gcd(stride, count) > 1:  # or an axis would be seen at a few indices only
-        stride += 1
+    stride = sample_stride(count, ELEMENTS)
     return (-(-count // stride),), (stride,)
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    """Whether its memory has no holes, whatever the order of its axes."""
-    return tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
 
 
 def _fit(before: torch.Tensor, after: torch.Tensor, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:

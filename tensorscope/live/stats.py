@@ -106,12 +106,12 @@ def torch_moments(x: torch.Tensor, absent: int = 0) -> torch.Tensor:
     return torch.stack([*row, torch.full_like(good, math.nan)])
 
 
-def sample_stride(count: int) -> int:
-    """Every how many elements one is kept, so that at most `SAMPLE` are.
+def sample_stride(count: int, most: int = SAMPLE) -> int:
+    """Every how many elements one is kept, so that at most `most` are.
 
     It shares no factor with the number of elements, so that no axis is seen at a few of its indices only.
     """
-    stride = max(1, math.ceil(count / SAMPLE))
+    stride = max(1, math.ceil(count / most))
     while stride > 1 and math.gcd(stride, count) > 1:
         stride += 1
     return stride

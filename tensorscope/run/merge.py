@@ -1,4 +1,4 @@
-"""Joins rows of `events.STORED` that belong to one site: several passes of a step, several ranks of a training."""
+"""Joins rows of `events.STORED` that belong to one site: those of several ranks of a training."""
 
 from __future__ import annotations
 
@@ -9,22 +9,6 @@ from tensorscope.events import STORED
 
 Rows = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
-
-
-def merge_rows(series: tuple[int, ...], rows: Rows) -> tuple[tuple[int, ...], Rows]:
-    """One row per site, in the order of first sight.
-
-    Args:
-        series: the site of each row.
-        rows: (len(series), len(STORED)) array.
-    """
-    order = tuple(dict.fromkeys(series))
-    if len(order) == len(series):
-        return series, rows
-    members: dict[int, list[int]] = {}
-    for place, site in enumerate(series):
-        members.setdefault(site, []).append(place)
-    return order, np.stack([merge(rows[members[site]]) for site in order])
 
 
 def merge(rows: Rows) -> npt.NDArray[np.float64]:

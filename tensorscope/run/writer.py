@@ -18,7 +18,7 @@ import numpy as np
 
 from tensorscope.run import schema
 from tensorscope.run.blocks import frame_rows, pack_histograms
-from tensorscope.run.creation import claim, fresh_folder, meta_rows
+from tensorscope.run.creation import claim, meta_rows
 from tensorscope.run.disk import FRAME, Disk, Statement
 from tensorscope.run.sealing import Limits
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from tensorscope.events import ModuleInfo, Shape, Site
 
-__all__ = ["Writer", "fresh_folder"]
 
 WAITING = 1024  # commands that may wait; past that, measurements are dropped and counted
 WAITING_BYTES = 64 << 20  # likewise, of the numbers in them

@@ -169,7 +169,7 @@ def write_at_once(path: Path, start: Any, done: Any, number: int) -> None:
     """What `trace` does at its start, then a few steps; says how it went."""
     import numpy as np
 
-    from tensorscope.run.writer import fresh_folder
+    from tensorscope.run.creation import fresh_folder
 
     start.wait()
     try:

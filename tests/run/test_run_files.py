@@ -19,8 +19,9 @@ from made_runs import LAYERS, made_meta, make_run, stats_row
 from tensorscope import RunError, open_run
 from tensorscope.events import STORED, Kind, ModuleInfo, Shape, Site
 from tensorscope.run import schema
+from tensorscope.run.creation import fresh_folder
 from tensorscope.run.folders import find_runs, is_live
-from tensorscope.run.writer import Writer, fresh_folder
+from tensorscope.run.writer import Writer
 
 ODD = [math.nan, math.inf, -math.inf, -0.0, 1e-45, 3.4e38, 0.1]
 
