@@ -254,7 +254,8 @@ def test_a_second_writer_of_the_same_run_is_refused(tmp_path: Path) -> None:
 def test_of_eight_trainings_with_one_name_one_writes(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, numpy as np\nfrom tensorscope import RunError\n"
-        "from tensorscope.run.creation import fresh_folder\nfrom tensorscope.run.writer import Writer\nsys.stdin.readline()\n"
+        "from tensorscope.run.creation import fresh_folder\n"
+        "from tensorscope.run.writer import Writer\nsys.stdin.readline()\n"
         "try:\n    w = Writer(fresh_folder(pathlib.Path(sys.argv[1])), {'status': 'running', 'me': sys.argv[2]})\n"
         "except RunError as error:\n    print('refused', error.title)\nelse:\n    print('wrote')\n"
         "sys.stdout.flush()\nsys.stdin.readline()\n"
