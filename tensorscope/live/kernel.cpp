@@ -296,6 +296,29 @@ template <int BYTES> INLINE bool is_finite(const float *x, int64_t n) {
     return rest + added<float, LANES>(sum[0] + sum[1] + (sum[2] + sum[3])) == 0;
 }
 
+// Set to 0 what is known of the units that are above 0 in one of the rows; most are in the first few.
+template <typename Kind>
+void silence_ended_in_rows(const typename Kind::Stored *x, int64_t rows, int64_t units, int32_t *quiet) {
+    int32_t silent = 1;
+    for (int64_t row = 0; row < rows && silent; row++, x += units) {
+        silent = 0;
+        for (int64_t unit = 0; unit < units; unit++) {
+            quiet[unit] = Kind::one(x[unit]) > 0 ? 0 : quiet[unit];
+            silent |= quiet[unit];
+        }
+    }
+}
+
+// The same of (images, units, pixels).
+template <typename Kind>
+void silence_ended_in_images(const typename Kind::Stored *x, int64_t images, int64_t units, int64_t pixels,
+                             int32_t *quiet) {
+    for (int64_t image = 0; image < images; image++)
+        for (int64_t unit = 0; unit < units; unit++, x += pixels)
+            for (int64_t pixel = 0; quiet[unit] && pixel < pixels; pixel++)
+                quiet[unit] = Kind::one(x[pixel]) > 0 ? 0 : quiet[unit];
+}
+
 // The same for each width of vectors that the processor may have.
 #define FOR_PROCESSOR(name, bytes, target)                                                                             \
     target void measure_##name(int32_t kind, bool exact, const void *x, int64_t n, double *row) {                      \
@@ -362,6 +385,32 @@ extern "C" void tensorscope_change(const void *data, int64_t n, int64_t stride, 
             *changed = Kind::one(x[i]) - *changed;
     });
     tensorscope_measure(sample, n ? (n - 1) / stride + 1 : 0, 1, 1, alone, row);
+}
+
+// Count the dead units of (outer, units, inner) elements: those that were above 0 in none of the latest passes, given for
+// how many passes and samples each has been silent, which is brought up to date.
+extern "C" int64_t tensorscope_dead(const void *data, int64_t outer, int64_t units, int64_t inner, int32_t kind,
+                                    int32_t samples, int32_t *quiet_passes, int32_t *quiet_samples,
+                                    int32_t least_passes, int32_t least_samples) {
+    int64_t dead = 0;
+    for (int64_t unit = 0; unit < units; unit++)
+        quiet_passes[unit]++;
+    with_kind(kind, [&](auto element) {
+        using Kind = decltype(element);
+        const auto *x = static_cast<const typename Kind::Stored *>(data);
+        if (inner == 1)
+            silence_ended_in_rows<Kind>(x, outer, units, quiet_passes);
+        else
+            silence_ended_in_images<Kind>(x, outer, units, inner, quiet_passes);
+    });
+    for (int64_t unit = 0; unit < units; unit++) {
+        if (!quiet_passes[unit])
+            quiet_samples[unit] = 0;
+        else if (quiet_samples[unit] < least_samples)
+            quiet_samples[unit] += samples;
+        dead += quiet_passes[unit] >= least_passes && quiet_samples[unit] >= least_samples;
+    }
+    return dead;
 }
 
 // The place of the first of many float arrays that holds NaN or Inf; −1 if all are finite.

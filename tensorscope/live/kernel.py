@@ -29,6 +29,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "join": ([_ADDRESS, _ADDRESS], None),
     "sample": ([_ADDRESS, _LONG, _LONG, _INT, _ADDRESS], None),
     "change": ([_ADDRESS, _LONG, _LONG, _INT, _ADDRESS, _ADDRESS, _ADDRESS], None),
+    "dead": ([_ADDRESS, _LONG, _LONG, _LONG, _INT, _INT, _ADDRESS, _ADDRESS, _INT, _INT], _LONG),
     "first_bad": ([_ADDRESS, _ADDRESS, _LONG], _LONG),
     "limit": ([_INT], None),
 }
@@ -46,6 +47,7 @@ class Kernel:
     join: Callable[[int, int], None]
     sample: Callable[[int, int, int, int, int], None]
     change: Callable[[int, int, int, int, int, int, int], None]
+    dead: Callable[[int, int, int, int, int, int, int, int, int, int], int]
     first_bad: Callable[[int, int, int], int]
     limit: Callable[[int], None]
 

@@ -50,7 +50,7 @@ class Moments:
         """See a tensor at a site."""
         at = self._at(site)
         kind = KINDS.get(tensor.dtype)
-        if KERNEL is None or kind is None or not _is_readable(tensor):
+        if KERNEL is None or kind is None or not is_readable(tensor):
             self._add_slowly(site, tensor)
             return
         count = tensor.numel()
@@ -98,7 +98,7 @@ class Moments:
         at = self._at(site)
         if KERNEL is not None and isinstance(before.sample, np.ndarray):
             kind = KINDS.get(parameter.dtype)
-            if kind is None or parameter.numel() != before.count or not _is_readable(parameter):
+            if kind is None or parameter.numel() != before.count or not is_readable(parameter):
                 return  # it was given other memory meanwhile
             KERNEL.change(parameter.data_ptr(), before.count, before.stride, kind, before.address, self._alone_at, at)
             self._last = None
@@ -167,7 +167,7 @@ class Before:
         self.count, self.stride = parameter.numel(), stride
         kind = KINDS.get(parameter.dtype)
         self.sample: Row | torch.Tensor | None
-        if KERNEL is None or kind is None or not _is_readable(parameter):
+        if KERNEL is None or kind is None or not is_readable(parameter):
             self.sample = sample(parameter)
             return
         self.sample = np.empty((self.count - 1) // stride + 1 if self.count else 0)
@@ -180,7 +180,7 @@ def take_before(parameter: torch.Tensor) -> Before:
     return Before(parameter, sample_stride(parameter.numel()))
 
 
-def _is_readable(tensor: torch.Tensor) -> bool:
+def is_readable(tensor: torch.Tensor) -> bool:
     """Whether a tensor is a plain one on the CPU, with its elements side by side."""
     return (
         type(tensor) in _PLAIN

@@ -7,7 +7,10 @@ from statistics import median
 
 MEMORY = 15  # latest durations that count
 FEW = 5  # steps of a kind that make a median
-LEAST = 0.25  # share of the budget that is always there for measuring
+AIM = 0.75  # share of the budget that we mean to use: our clocks don't see that we cool the training's caches
+LEAST = 0.5  # share of that which is always there for measuring
+SHORT = 0.002  # seconds: where steps take less, looking at each of them costs more than the budget anyway …
+DENSITY = 32  # … and up to so many are measured in every doubling of their number, which is soon next to nothing
 LONGEST = 1 << 13  # steps from one measured step to the next, at most
 
 
@@ -80,6 +83,8 @@ class Pace:
             # What we read leaves less of the caches to the training, which no clock of ours sees.
             longer = median(self._whole[True]) - median(self._whole[False])
             extra = max(extra, min(longer, 2 * extra))
-        budget = self.overhead * median(self._bare)
-        # Where what every step costs uses up the budget, as with steps of microseconds, some are measured all the same.
-        return extra / max(budget - idle, LEAST * budget, 1e-12)
+        bare = median(self._bare)
+        budget = AIM * self.overhead * bare
+        # Where what every step costs uses up the budget, some are measured all the same.
+        wanted = extra / max(budget - idle, LEAST * budget, 1e-12)
+        return min(wanted, self._seen / DENSITY) if bare < SHORT else wanted
