@@ -9,7 +9,7 @@ MEMORY = 15  # latest durations that count
 FEW = 5  # steps of a kind that make a median
 AIM = 0.75  # share of the budget that we mean to use: our clocks don't see that we cool the training's caches
 LEAST = 0.5  # share of that which is always there for measuring
-SHORT = 0.002  # seconds: where steps take less, looking at each of them costs more than the budget anyway …
+SHORT = 0.005  # seconds: where steps take less, looking at each of them costs more than the budget anyway …
 DENSITY = 32  # … and up to so many are measured in every doubling of their number, which is soon next to nothing
 LONGEST = 1 << 13  # steps from one measured step to the next, at most
 
