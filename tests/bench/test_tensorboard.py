@@ -54,7 +54,7 @@ def write_theirs(folder: Path, table: np.ndarray) -> None:
 def ours(folder: Path, steps: int) -> None:
     """The last value of every tag, and one curve."""
     run = open_run(folder)
-    assert all(run.last_scalar(tag) is not None for tag in TAGS)
+    assert set(run.last_scalars()) == set(TAGS)
     assert run.last_step == steps - 1
     assert len(run.scalar_envelope(TAGS[7], points=POINTS).steps)
     run.close()
