@@ -5,5 +5,5 @@ Every forward says what shapes it takes.
 """
 
 from reference_models.cnn import SimpleCNN as SimpleCNN
-from reference_models.training import PRESETS as PRESETS
-from reference_models.training import train as train
+from reference_models.presets import PRESETS as PRESETS
+from reference_models.presets import train as train

@@ -13,9 +13,11 @@ from torch import nn
 
 import tensorscope.testing
 from reference_models.activations import ReLU, log_softmax, relu, softmax
-from reference_models.cnn import Conv2d, Flatten, MaxPool2d, SimpleCNN, max_pool2d, windows
+from reference_models.cnn import SimpleCNN
+from reference_models.convolution import Conv2d, windows
 from reference_models.losses import accuracy, cross_entropy
 from reference_models.mlp import MLP, Linear
+from reference_models.pooling import Flatten, MaxPool2d, max_pool2d
 from tensorscope import DimsError, ShapeError, shapes
 from tensorscope.live.shapes import SWITCH
 from tensorscope.testing import arguments, check_contract, tensors
@@ -50,7 +52,8 @@ def broken(*args, **kwargs) -> ShapeError:
 
 
 def labels(sizes):
-    return tensors(f"int64[{sizes['batch']}]", elements=st.integers(0, sizes["classes"] - 1))
+    batch = " ".join(map(str, sizes["*batch"]))
+    return tensors(f"int64[{batch}]", elements=st.integers(0, sizes["classes"] - 1))
 
 
 SOUND = {
