@@ -13,6 +13,7 @@ from tensorscope.errors import TensorscopeError, did_you_mean
 # Command → what it says of itself. Its file is only loaded when it runs, so that nothing waits for torch in vain.
 COMMANDS = {
     "demo": "Train a reference model, traced, and watch it.",
+    "models": "List the reference models, or train them.",
     "watch": "Browse a run, or all runs below a folder, live.",
     "run": "Run any script as python would, and explain the shape error that it dies of.",
     "info": "Say how a run was recorded: sampling, speed, program, optimizers, ranks, costs of modules.",
