@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import secrets
@@ -90,8 +91,8 @@ def _launch_of(folder: Path) -> str | None:
 
 def _unused(parent: Path, model: str) -> Path:
     stem = parent / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = (stem, *(stem.with_name(f"{stem.name}-{n}") for n in range(2, 1_000_000)))
-    return next(path for path in names if not path.exists())
+    others = (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([stem], others) if not path.exists())
 
 
 def fresh_folder(folder: Path) -> Path:
@@ -117,7 +118,7 @@ def _make_room(folder: Path) -> Path:
         )
     if any(is_live(file) for file in folder.glob("rank*.sqlite")):
         raise _taken(folder)
-    number = next(n for n in range(1, 1_000_000) if not folder.with_name(f"{folder.name}.{n}").exists())
+    number = next(n for n in itertools.count(1) if not folder.with_name(f"{folder.name}.{n}").exists())
     folder.rename(folder.with_name(f"{folder.name}.{number}"))
     return folder
 

@@ -204,3 +204,13 @@ def test_the_default_path_names_model_and_time(tmp_path: Path, monkeypatch: pyte
             paths.append(trace.path)
     assert all(path.parent == Path("runs") and path.name.startswith("Small-") for path in paths)
     assert paths[0] != paths[1]
+
+
+def test_a_default_path_is_found_by_looking_at_few_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.chdir(tmp_path)
+    with_name = Path.with_name
+    monkeypatch.setattr(Path, "with_name", lambda path, name: (tried.append(name), with_name(path, name))[1])
+    with tensorscope.trace(Small()):
+        pass
+    assert len(tried) < 20
