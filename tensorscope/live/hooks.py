@@ -57,6 +57,12 @@ class Listener(Protocol):
         """One of the others raised."""
 
 
+def _descendants(kind: type) -> set[type]:
+    """A class, and all that descend from it."""
+    children: list[type] = type.__subclasses__(kind)
+    return {kind}.union(*map(_descendants, children))
+
+
 class ModelHooks:
     """Global hooks that tell a listener about one model.
 
@@ -128,7 +134,8 @@ class ModelHooks:
     def owned_parameters(self) -> set[int]:
         """Ids of the model's parameters that some optimizer owns which exists now."""
         # `type`, since isinstance would wake objects that answer for their class themselves.
-        optimizers = [thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer)]
+        kinds = _descendants(Optimizer)
+        optimizers = [thing for thing in gc.get_objects() if type(thing) in kinds]
         groups = (group for optimizer in optimizers for group in optimizer.param_groups)
         return {id(p) for group in groups for p in group["params"]} & self._parameters
 
