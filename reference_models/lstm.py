@@ -56,7 +56,8 @@ class LSTMCell(nn.Module):
         self.candidate = Linear(hidden + inputs, hidden)
         self.output_gate = Linear(hidden + inputs, hidden)
         if forget_bias is not None:
-            nn.init.constant_(self.forget_gate.bias, forget_bias)
+            with torch.no_grad():
+                self.forget_gate.bias.fill_(forget_bias)
 
     @classmethod
     def from_torch(

@@ -164,6 +164,7 @@ def read_steps(process: subprocess.Popen[str], seconds: float) -> dict[int, floa
     return done
 
 
+@pytest.mark.slow  # tests/run/test_kills.py asks it more closely
 def test_after_kill_9_the_run_opens_and_lacks_at_most_the_last_second(tmp_path: Path) -> None:
     process = training(tmp_path / "run")
     done = read_steps(process, 2.5)

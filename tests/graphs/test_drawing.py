@@ -245,6 +245,7 @@ def test_a_drawing_can_be_made_to_fit(size: int) -> None:
         assert len(render.fitted(found, size).nodes) <= size + 2
 
 
+@pytest.mark.slow
 def test_a_thousand_layers_and_five_hundred_steps_are_small_pictures() -> None:
     for found in (graph(deep(1000), torch.ones(1, 16)), graph(Unrolled(), torch.ones(1, 500, 8))):
         assert len(texts(render.render(found, "svg"))) < 40

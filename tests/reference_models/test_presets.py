@@ -41,7 +41,10 @@ def test_a_model_has_as_many_parameters_as_the_book_counts(name):
     assert sum(p.numel() for p in PRESETS[name].build().model.parameters()) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if not name.startswith(("perceptron", "zero-init", "dead"))])
+WITHOUT = {"zero-init", "dead-relu"}  # gradients: that is their fault
+
+
+@pytest.mark.parametrize("name", [p.name for p in PRESETS.values() if p.name[:10] != "perceptron" and not p.is_slow])
 def test_every_parameter_gets_a_gradient_in_the_first_steps(name):
     task, seen = PRESETS[name].build(), set()
 
@@ -52,7 +55,7 @@ def test_every_parameter_gets_a_gradient_in_the_first_steps(name):
 
     with pytest.raises((StopIteration, RuntimeError)):  # what stops a generator becomes a RuntimeError
         list(task.epochs(10, on_step=on_step))
-    assert seen == {name for name, _ in task.model.named_parameters()}
+    assert (seen == {name for name, _ in task.model.named_parameters()}) == (name not in WITHOUT)
 
 
 def test_unknown_names_are_refused_with_those_that_are_known():

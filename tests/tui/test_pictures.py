@@ -19,7 +19,7 @@ from tensorscope.reports import ShapeReport
 from tui.widgets.shapes import ShapeList
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "explain_the_flatten.py"
-SIZES = [(80, 24), (120, 40), (200, 50)]
+SIZES = [(80, 24), (120, 40), pytest.param((200, 50), marks=pytest.mark.slow)]
 # What is looked at: the keys that lead there from the first view, each with what is on the screen then.
 PLACES = {
     "overview": (("", "NaN, first at step 37"),),
