@@ -16,7 +16,7 @@ from tui.training import preset_called, train_and_watch, train_here
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from reference_models.training import Preset, Result
+    from reference_models.training import Preset, Result, Target
 
 SEEDS = (0, 1, 2)  # of `train --all`
 CHAPTERS = "opt.: Learning optimization strategies; py.: Accessing Candle from Python (the book does not number them)"
@@ -146,22 +146,27 @@ def _last(row: dict[str, Any]) -> list[str]:
 
 def _print_results(presets: list[Preset], results: dict[str, list[Result]], seeds: tuple[int, ...]) -> None:
     """A table, ready for a README where it does not go to a terminal."""
-    header = ["model", "chapter", "task", "target", *(f"seed {seed}" for seed in seeds)]
+    header = ["model", "ch.", "target", *(f"seed {seed}" for seed in seeds)]
     rows = [
-        [preset.name, preset.chapter, preset.task, str(target)]
-        + [f"{r.scores[target.score]:.4g}{'' if target.met(r.scores[target.score]) else ' ✗'}" for r in results[name]]
-        for name, preset in ((preset.name, preset) for preset in presets)
-        for target in preset.targets
+        [[preset.name], [preset.chapter], list(map(str, preset.targets))]
+        + [[_told(target, result) for target in preset.targets] for result in results[preset.name]]
+        for preset in presets
+        if preset.targets
     ]
     if not rows:
         return
     if not sys.stdout.isatty():
-        lines = [header, ["---"] * len(header), *rows]
+        lines = [header, ["---"] * len(header), *([", ".join(cell) for cell in row] for row in rows)]
         click.echo("\n".join("| " + " | ".join(line) + " |" for line in lines))
         return
     from rich.console import Console
 
     table = _table(*header)
     for row in rows:
-        table.add_row(*row, style="red" if any("✗" in cell for cell in row) else "")
+        table.add_row(*("\n".join(cell) for cell in row))
     Console(highlight=False).print(table)
+
+
+def _told(target: Target, result: Result) -> str:
+    score = result.scores[target.score]
+    return f"{score:.4g}{'' if target.met(score) else ' ✗'}"
