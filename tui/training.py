@@ -73,17 +73,21 @@ def _train(task: Task, tracing: Trace, epochs: int | None) -> None:
                 console.print(str(epoch))
 
 
-def train_and_watch(name: str, folder: Path, seed: int, epochs: int | None) -> None:
-    """Train in a child process, view in this one; leaving the viewer ends the training."""
+def train_and_watch(name: str, folder: Path, seed: int, epochs: int | None) -> str:
+    """Train in a child process, view in this one; leaving the viewer ends the training.
+
+    Returns:
+        The table of what was reached; empty if the training was ended before.
+    """
     from tui.app import watch
 
     preset_called(name)
-    command = [sys.executable, "-m", "tui.cli", "demo", name, "--no-watch", "--run", str(folder), "--seed", str(seed)]
-    with tempfile.TemporaryFile("w+") as log:
+    command = [sys.executable, "-m", "tui.cli", "models", "train", name, "--run", str(folder), "--seed", str(seed)]
+    with tempfile.TemporaryFile("w+") as reached, tempfile.TemporaryFile("w+") as log:
         child = subprocess.Popen(
             command + (["--epochs", str(epochs)] if epochs else []),
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=reached,
             stderr=log,
             start_new_session=True,  # Ctrl-C in the viewer is the viewer's
         )
@@ -91,11 +95,14 @@ def train_and_watch(name: str, folder: Path, seed: int, epochs: int | None) -> N
             watch(folder, wait=True)
         finally:
             ended = _stop(child)
-        if ended > 0 and ended != 130:
+        reached.seek(0)
+        table = reached.read()
+        if ended > 0 and ended != 130 and not table:  # what misses its target ends with 1, too, but not without a word
             log.seek(0)
             raise TensorscopeError(
                 f"the training ended with exit code {ended}", facts={"it said": log.read().strip()[-2000:]}
             )
+        return table
 
 
 def _stop(child: subprocess.Popen[bytes]) -> int:

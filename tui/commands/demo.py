@@ -28,7 +28,7 @@ def demo(model: str, path: Path | None, seed: int, epochs: int | None, watch: bo
     if watch and not on_terminal:
         raise RunError("`--watch` needs a terminal", hint="leave it out: the report is printed instead")
     if watch or (watch is None and on_terminal):
-        train_and_watch(model, folder, seed, epochs)
+        click.echo(train_and_watch(model, folder, seed, epochs))
     else:
         result = train_here(model, folder, seed, epochs)
         told = [f"{target.score} {result.scores[target.score]:.4g} (target {target})" for target in result.targets]

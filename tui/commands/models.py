@@ -68,7 +68,7 @@ def train(
     if watch:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise RunError("`--watch` needs a terminal", hint="leave it out: scores are printed instead")
-        train_and_watch(chosen[0], folder, seeds[0], epochs)
+        click.echo(train_and_watch(chosen[0], folder, seeds[0], epochs), nl=False)
         return
     results: dict[str, list[Result]] = {}
     for preset in presets:
