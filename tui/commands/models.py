@@ -139,7 +139,7 @@ def _last(row: dict[str, Any]) -> list[str]:
     told = []
     for name in (target.split()[0] for target in row["targets"]):
         values = sorted(scores[name] for scores in row["scores"].values() if name in scores)
-        ends = [f"{value:.4g}" for value in dict.fromkeys([*values[:1], *values[-1:]])]
+        ends = [f"{value:.3g}" for value in dict.fromkeys([*values[:1], *values[-1:]])]
         told.append(" to ".join(ends) or "-")
     return told
 
@@ -169,4 +169,4 @@ def _print_results(presets: list[Preset], results: dict[str, list[Result]], seed
 
 def _told(target: Target, result: Result) -> str:
     score = result.scores[target.score]
-    return f"{score:.4g}{'' if target.met(score) else ' ✗'}"
+    return f"{score:.3g}{'' if target.met(score) else ' ✗'}"
