@@ -6,7 +6,6 @@ Both get the same float32 values through their public front doors, as a training
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -122,10 +121,9 @@ def test_a_curve_of_ours(steps: int, tmp_path: Path) -> None:
 
 
 @with_tensorboard
-@pytest.mark.parametrize("steps", [5_000, 20_000])
-def test_a_curve_of_tensorboard(steps: int, tmp_path: Path) -> None:
+def test_a_curve_of_tensorboard(tmp_path: Path) -> None:
+    steps = 5_000  # four times as many take it ten minutes to write
     writing = seconds(partial(write_theirs, tmp_path / "run", values(steps)), 1)
     rust = seconds(partial(rust_loader, tmp_path / "run", steps), 3)
-    python = seconds(partial(python_loader, tmp_path / "run", steps), 1) if steps == 5_000 else float("nan")
+    python = seconds(partial(python_loader, tmp_path / "run", steps), 1)
     report("TensorBoard", tmp_path / "run", steps, writing, ("Rust loader", rust), ("Python loader", python))
-    shutil.rmtree(tmp_path / "run")
