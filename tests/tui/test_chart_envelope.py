@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tui.charts.envelope import columns_of, envelope
@@ -18,6 +18,7 @@ def series(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps, np.int64), np.array(values, np.float64)
 
 
+@example(given_series=(np.arange(3), np.full(3, np.finfo(np.float64).max)), columns=1)
 @given(series(), st.integers(1, 40))
 def test_each_column_contains_all_of_its_values(given_series: tuple[np.ndarray, np.ndarray], columns: int) -> None:
     steps, values = given_series

@@ -62,8 +62,9 @@ def envelope(column: Counts, values: Values, columns: int) -> Envelope:
         low[filled] = np.minimum.reduceat(inner, starts)
         high[filled] = np.maximum.reduceat(inner, starts)
         shares = inner / np.bincount(where, minlength=columns)[where]  # divided first: a sum of large values overflows
-        # Rounding may carry a mean just past the values that it is made of.
-        middle[filled] = np.clip(np.add.reduceat(shares, starts), low[filled], high[filled])
+        # Rounding may carry a mean just past the values that it is made of, and past the largest number there is.
+        with np.errstate(over="ignore"):
+            middle[filled] = np.clip(np.add.reduceat(shares, starts), low[filled], high[filled])
     marks = (np.isnan(values), values == np.inf, values == -np.inf)
     nan, above, below = (np.bincount(column[mark], minlength=columns) for mark in marks)
     return Envelope(low, high, middle, nan, above, below)
