@@ -258,6 +258,7 @@ HEALTHY = (
     Preset(
         "regularized-mlp", "opt.", "digits of 28×28 pixels, with dropout",
         classifier(MLP.regularized, partial(flat_digits, 28), Recipe(partial(AdamW, lr=1e-3), 30)), AT_LEAST_95,
+        is_slow=True,
     ),
     Preset(
         "resnet", "opt.", "digits of 8×8 pixels",

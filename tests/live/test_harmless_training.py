@@ -234,10 +234,11 @@ def differences(seen: list[Moment], expected: list[Moment]) -> list[str]:
     return []
 
 
-SLOW = pytest.mark.slow
+SLOW, LARGE = pytest.mark.slow, (cnn, transformer)
 CASES = [
-    # Two threads wait for each other where cores are few; every seventh step is a mixture of the other two.
-    pytest.param(make, every, threads, marks=[SLOW] * (threads == 2 or every == 7))
+    # Two threads wait for each other where cores are few; every seventh step is a mixture of the other two; and the two
+    # largest models take long at every step.
+    pytest.param(make, every, threads, marks=[SLOW] * (threads == 2 or every == 7 or (every == 1 and make in LARGE)))
     for make in TRAININGS
     for threads in (1, 2)
     for every in (None, 1, 7)
