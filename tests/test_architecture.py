@@ -119,6 +119,7 @@ def test_reading_and_diagnosing_a_run_loads_no_torch() -> None:
     assert "torch" not in loaded_by(code).split()
 
 
+@pytest.mark.slow
 def test_the_check_above_can_fail() -> None:
     assert "torch" in loaded_by("from tensorscope import trace").split()
 

@@ -104,12 +104,13 @@ def test_graph_draws_a_model_given_its_dims(tmp_path: Path) -> None:
     assert "batch=4" in (tmp_path / "cnn.svg").read_text()
 
 
-def test_graph_finds_a_factory_in_a_file(tmp_path: Path) -> None:
+def test_graph_finds_a_factory_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(
         "from torch import nn\ndef build():\n    return nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 2))\n"
     )
-    done = tensorscope("graph", "mine.py:build", "int64 batch seq=16", "-o", "mine.dot", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["tensorscope", "graph", "mine.py:build", "int64 batch seq=16", "-o", "mine.dot"])
+    main()
     assert "Embedding" in (tmp_path / "mine.dot").read_text()
 
 

@@ -145,6 +145,7 @@ def test_nothing_outside_of_a_tensor_is_read_and_nothing_in_it_written(width: st
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="protects pages by libc's mprotect")
+@pytest.mark.slow
 def test_one_element_too_many_would_be_noticed() -> None:
     run = _guarded("plain", "over")
     assert (run.returncode < 0, run.stdout) == (True, "untouched\n")

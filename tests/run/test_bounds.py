@@ -170,6 +170,7 @@ def test_old_histograms_are_thinned(tmp_path: Path) -> None:
     assert gaps[: len(gaps) // 4].mean() > gaps[-len(gaps) // 4 :].mean()
 
 
+@pytest.mark.slow
 def test_thinning_bounds_the_file(tmp_path: Path) -> None:
     sizes = []
     for name, level_bytes in (("whole", 1 << 30), ("thin", 20_000)):

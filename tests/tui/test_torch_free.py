@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,5 +23,6 @@ def test_the_viewer_loads_no_torch() -> None:
     assert "matplotlib" not in loaded
 
 
+@pytest.mark.slow
 def test_it_would_be_noticed_if_it_did() -> None:
     assert "torch" in modules_after("import tui.app, torch")
