@@ -60,6 +60,7 @@ class Curve(Widget, can_focus=True):
         self.quantity = quantity
         self._picture: plots.Picture | None = None
         self._strips: list[Strip] = []
+        self._is_stale = True
 
     def watch_series(self) -> None:
         """Draw other values."""
@@ -78,7 +79,8 @@ class Curve(Widget, can_focus=True):
         self._redraw()
 
     def render_line(self, y: int) -> Strip:
-        """One line of the picture."""
+        """One line of the picture, which is drawn once somebody sees it: most of two hundred charts are not."""
+        self._draw()
         if y < len(self._strips):
             return self._strips[y]
         return Strip.blank(self.size.width, self.rich_style)
@@ -86,18 +88,24 @@ class Curve(Widget, can_focus=True):
     def _redraw(self) -> None:
         if not self.is_mounted:
             return
-        width, height = self.size
-        self.border_title = self._legend(width)
+        self.border_title = self._legend(self.size.width)
         self.border_subtitle = self._readout()
-        self._picture = None
-        self._strips = []
+        self._is_stale = True
+        self.refresh()
+
+    def _draw(self) -> plots.Picture | None:
+        """The picture as it is to be now; None if there is no room for one."""
+        if not self._is_stale:
+            return self._picture
+        self._is_stale, self._picture, self._strips = False, None, []
+        width, height = self.size
         if width >= plots.LEAST_WIDTH and height >= plots.LEAST_HEIGHT:
             self._picture = plots.plot(self.series, width, height, log=self.logarithmic, cursor=self.pointed)
             base = self.rich_style
             self._strips = [
                 Strip([Segment(text, base + _style(what)) for text, what in line]) for line in self._picture.lines
             ]
-        self.refresh()
+        return self._picture
 
     def _legend(self, width: int) -> Content:
         log = " (log)" if self.logarithmic else ""
@@ -130,17 +138,17 @@ class Curve(Widget, can_focus=True):
 
     def point(self, column: int) -> None:
         """Put the crosshair on a column of the field."""
-        if self._picture is not None:
-            frame = self._picture.frame
+        if (picture := self._draw()) is not None:
+            frame = picture.frame
             column = max(0, min(frame.columns - 1, column))
             self.post_message(StepPointed(frame.step(column)))
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """Follow the mouse."""
-        if self._picture is not None:
+        if (picture := self._draw()) is not None:
             offset = event.get_content_offset(self)
             if offset is not None:
-                self.point(offset.x - self._picture.frame.gutter)
+                self.point(offset.x - picture.frame.gutter)
 
     def on_leave(self) -> None:
         """Take the crosshair away with the mouse."""
@@ -153,8 +161,8 @@ class Curve(Widget, can_focus=True):
 
     def action_point(self, by: int) -> None:
         """Move the crosshair by a column; it begins at the newest step."""
-        if self._picture is not None:
-            frame = self._picture.frame
+        if (picture := self._draw()) is not None:
+            frame = picture.frame
             at = frame.columns if self.pointed is None else frame.column(self.pointed)
             self.point(at + by)
 

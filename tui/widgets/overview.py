@@ -89,10 +89,12 @@ class OverviewView(View):
         assert isinstance(answer, Overview)
         with self.app.batch_update():
             before = self._shown()
+            self._mount(self._charts, self._grid, [group[0].name for group in answer.charts])
+            self._mount(self._gauges, self._gauge_grid, [gauge.kind for gauge in answer.gauges])
             for group in answer.charts:
-                self._chart(self._charts, self._grid, group[0].name).series = group
+                self._charts[group[0].name].series = group
             for gauge in answer.gauges:
-                chart = self._chart(self._gauges, self._gauge_grid, gauge.kind)
+                chart = self._gauges[gauge.kind]
                 chart.series = gauge.series
                 if gauge.moves:
                     self._moving.add(gauge.kind)  # it stays there, also when one looks at an earlier step
@@ -109,14 +111,15 @@ class OverviewView(View):
         if self._charts:
             next(iter(self._charts.values())).focus(scroll_visible=False)
 
-    def _chart(self, charts: dict[str, Curve], grid: Container, name: str) -> Curve:
-        if name not in charts:
-            chart = charts[name] = Curve()
+    def _mount(self, charts: dict[str, Curve], grid: Container, names: list[str]) -> None:
+        """Add the charts that are not there yet, all at once: hundreds one by one take seconds."""
+        new = {name: Curve() for name in names if name not in charts}
+        for chart in new.values():
             chart.logarithmic = self.logarithmic
-            grid.mount(chart)
-            if charts is self._charts and len(charts) == 1 and self.screen.focused is None:
-                chart.focus(scroll_visible=False)
-        return charts[name]
+        charts |= new
+        grid.mount(*new.values())
+        if charts is self._charts and len(charts) == len(new) > 0 and self.screen.focused is None:
+            next(iter(new.values())).focus(scroll_visible=False)
 
     def _shown(self) -> list[Curve]:
         return [*self._charts.values(), *(chart for chart in self._gauges.values() if chart.display)]
