@@ -140,7 +140,7 @@ class Tracker:
                 json.dump(fields, file, indent=1, allow_nan=False)
                 file.flush()
                 os.fsync(file.fileno())
-            except BaseException:
+            except BaseException:  # Ctrl-C too leaves no half file behind, and goes on
                 Path(file.name).unlink()
                 raise
         os.replace(file.name, path)

@@ -215,7 +215,7 @@ class Recipe:
         batch: samples per step; None for all at once.
         loss: of outputs and labels.
         metrics: name → what else is to be known of outputs and labels.
-        after_step: called after each optimizer step, such as a learning rate's schedule.
+        schedule: of the learning rate: given the optimizer, makes what is called after each of its steps.
         shuffle: whether each epoch has an order of its own.
     """
 
@@ -253,7 +253,6 @@ class Supervised(Task):
         self.data, self.recipe, self._measure = data, recipe, measure
         self._generator = torch.Generator().manual_seed(seed)
         self.train = data.train if isinstance(data.train, Samples) else data.train(self._generator)
-        self._fresh = not isinstance(data.train, Samples)
         self.batch = recipe.batch or len(self.train)
         super().__init__(model, recipe.epochs, -(-len(self.train) // self.batch))
         self.optimizer = recipe.optimizer(model.parameters())
@@ -262,7 +261,7 @@ class Supervised(Task):
     def train_once(self, told: Callable[[Numbers], None]) -> dict[str, float]:
         """See `Task`: means over the training batches, and what the model can do with the test samples after them."""
         self.model.train()
-        if self._fresh and self._epoch and not isinstance(self.data.train, Samples):
+        if self._epoch and not isinstance(self.data.train, Samples):
             self.train = self.data.train(self._generator)
         measured = self.recipe.measured()
         total = torch.zeros(len(measured))
